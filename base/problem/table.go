@@ -1,0 +1,192 @@
+package problem
+
+import "sort"
+
+// Code is the stable name of a problem; scripts and documents rely on it.
+type Code string
+
+// Entry is one row of the table.
+type Entry struct {
+	Code    Code
+	Kind    Kind
+	Meaning string   // what has happened, in general
+	Actions []string // what to do next, most useful first
+}
+
+// The codes, grouped by where they arise.
+const (
+	InternalError        Code = "InternalError"
+	InvalidArgument      Code = "InvalidArgument"
+	OperationInterrupted Code = "OperationInterrupted"
+
+	SourceNotFound         Code = "SourceNotFound"
+	SourceNotSupported     Code = "SourceNotSupported"
+	SourcePermissionDenied Code = "SourcePermissionDenied"
+	SourceReadFailed       Code = "SourceReadFailed"
+	SourceInUse            Code = "SourceInUse"
+	SourceResized          Code = "SourceResized"
+	SourceReplaced         Code = "SourceReplaced"
+	SourceTooLarge         Code = "SourceTooLarge"
+
+	TargetExists      Code = "TargetExists"
+	TargetTooSmall    Code = "TargetTooSmall"
+	TargetInUse       Code = "TargetInUse"
+	TargetNotWritable Code = "TargetNotWritable"
+	TargetFull        Code = "TargetFull"
+	TargetWriteFailed Code = "TargetWriteFailed"
+
+	StoreNotFound           Code = "StoreNotFound"
+	StoreExists             Code = "StoreExists"
+	StoreContractMissing    Code = "StoreContractMissing"
+	StoreUnreachable        Code = "StoreUnreachable"
+	StorePermissionDenied   Code = "StorePermissionDenied"
+	StoreFull               Code = "StoreFull"
+	StoreDamaged            Code = "StoreDamaged"
+	StoreVersionUnsupported Code = "StoreVersionUnsupported"
+	StoreObjectMissing      Code = "StoreObjectMissing"
+	SessionFenced           Code = "SessionFenced"
+
+	KeyMissing Code = "KeyMissing"
+	KeyWrong   Code = "KeyWrong"
+	KeyLast    Code = "KeyLast"
+
+	InstanceNotFound      Code = "InstanceNotFound"
+	InstanceAmbiguous     Code = "InstanceAmbiguous"
+	RecoveryPointNotFound Code = "RecoveryPointNotFound"
+	VaultNotFound         Code = "VaultNotFound"
+	PolicyNotFound        Code = "PolicyNotFound"
+	RetentionTagNotFound  Code = "RetentionTagNotFound"
+	JobNotFound           Code = "JobNotFound"
+	CodeNotFound          Code = "CodeNotFound"
+
+	HomeNotUsable   Code = "HomeNotUsable"
+	HomeBusy        Code = "HomeBusy"
+	CatalogDamaged  Code = "CatalogDamaged"
+	IndexDamaged    Code = "IndexDamaged"
+	ToolMissing     Code = "ToolMissing"
+	DataNotVerified Code = "DataNotVerified"
+)
+
+var table = []Entry{
+	{InternalError, Failed, "diskvault met a condition that it does not know.",
+		[]string{"Run the command again; if it fails again, report it with the text above."}},
+	{InvalidArgument, Usage, "A value given on the command line or in a request cannot be used.",
+		[]string{"Correct the value named in the message; `--help` lists what is allowed."}},
+	{OperationInterrupted, Interrupted, "The operation was ended before it was done; what it had stored is kept and used by the next run.",
+		[]string{"Run the same command again; it goes on from what is already stored."}},
+
+	{SourceNotFound, NotFound, "The path or URL names no disk.",
+		[]string{"Check the path; `diskvault status` lists the disks that are protected already."}},
+	{SourceNotSupported, Refused, "The thing named is not a disk that diskvault can protect.",
+		[]string{"Give an image file or a block device."}},
+	{SourcePermissionDenied, Refused, "This user may not read the disk.",
+		[]string{"Run as a user that may read it, for example with sudo, or grant read access."}},
+	{SourceReadFailed, Failed, "The disk returned an error for some of its ranges; no recovery point was made.",
+		[]string{"Look at the kernel log for the device and replace it if it fails.", "To keep what is readable, run again with --allow-unreadable: the ranges named are stored as zeros and the point is marked inconsistent."}},
+	{SourceInUse, Refused, "The disk is written to, or its being quiet cannot be proven, so a copy would not be of one point in time.",
+		[]string{"Stop whatever writes to it and run again.", "Or accept a copy that may not be of one moment with --allow-inconsistent; the point is then marked so."}},
+	{SourceResized, Failed, "The disk changed its size while it was read.",
+		[]string{"Run again when its size no longer changes."}},
+	{SourceReplaced, Refused, "At this path there is now another disk than the one protected under this name.",
+		[]string{"To protect it as a disk of its own, give it a name with --name.", "If it is the same disk, made anew on purpose, run again with --accept-replaced."}},
+	{SourceTooLarge, Refused, "The disk is larger than diskvault supports.",
+		[]string{"Protect a disk of at most 32 TiB."}},
+
+	{TargetExists, Refused, "The target of the restore holds data already.",
+		[]string{"Choose another target, or overwrite it with --overwrite."}},
+	{TargetTooSmall, Refused, "The target is smaller than the disk to restore.",
+		[]string{"Choose a target of at least the size named."}},
+	{TargetInUse, Refused, "The target is mounted or used by something else.",
+		[]string{"Unmount it, or choose another target."}},
+	{TargetNotWritable, Refused, "The target cannot be written by this user.",
+		[]string{"Choose another target, or run as a user that may write it."}},
+	{TargetFull, Failed, "The target has no room for the disk.",
+		[]string{"Free space there or choose another target; the same command goes on where it stopped."}},
+	{TargetWriteFailed, Failed, "The target returned an error while it was written.",
+		[]string{"Look at the kernel log for the device; choose another target."}},
+
+	{StoreNotFound, NotFound, "There is no store at this place.",
+		[]string{"Check the URL, or make a store there with `diskvault store create URL`."}},
+	{StoreExists, Refused, "There is a store at this place already.",
+		[]string{"Use it as it is, or choose an empty place."}},
+	{StoreContractMissing, Refused, "The storage does not keep a promise that a store depends on.",
+		[]string{"Use storage that supports conditional put (If-None-Match), read-after-write and complete listing."}},
+	{StoreUnreachable, Busy, "The storage does not answer.",
+		[]string{"Check the network and the address of the store, then run again."}},
+	{StorePermissionDenied, Refused, "The storage refuses access.",
+		[]string{"Check the credentials and what they allow: put, get, list and delete are needed."}},
+	{StoreFull, Failed, "The storage has no room left; no recovery point was made, and those that exist are whole.",
+		[]string{"Free space or extend the storage, then run again; what is stored already is used."}},
+	{StoreDamaged, Failed, "An object of the store does not hold what was written to it.",
+		[]string{"Run `diskvault store check` to see what is affected.", "Run the backup again: damaged blocks that still exist on the disk are stored anew."}},
+	{StoreVersionUnsupported, Refused, "The store was written in a format that this version cannot read.",
+		[]string{"Use a version of diskvault that knows the format."}},
+	{StoreObjectMissing, Failed, "An object that the store needs is not there.",
+		[]string{"Run `diskvault store check` to see what is affected."}},
+	{SessionFenced, Failed, "The run was out of touch with the store for so long that its place was taken; it may not commit.",
+		[]string{"Run again; what is stored already is used."}},
+
+	{KeyMissing, Refused, "No key is at hand that opens this store.",
+		[]string{"Give the recovery key or the passphrase with --key-file, or in DISKVAULT_KEY."}},
+	{KeyWrong, Refused, "The key or passphrase does not open this store.",
+		[]string{"Check it; `diskvault store key list` names the keys of a store that is open."}},
+	{KeyLast, Refused, "It is the last key that could open the store if this machine is lost.",
+		[]string{"Add another key first: `diskvault store key add`."}},
+
+	{InstanceNotFound, NotFound, "No protected disk has this name or path.",
+		[]string{"`diskvault status` lists the protected disks.", "Protect it: `diskvault backup PATH`."}},
+	{InstanceAmbiguous, Usage, "More than one protected disk fits the name.",
+		[]string{"Name it by its path or its full name."}},
+	{RecoveryPointNotFound, NotFound, "The disk has no such recovery point.",
+		[]string{"`diskvault points INSTANCE` lists them."}},
+	{VaultNotFound, NotFound, "There is no vault of this name.",
+		[]string{"Leave --vault away to use the default vault."}},
+	{PolicyNotFound, NotFound, "There is no backup policy of this name.",
+		[]string{"Leave --policy away to use the default policy."}},
+	{RetentionTagNotFound, NotFound, "The policy has no such retention tag.",
+		[]string{"Use a tag of the policy, for example Default."}},
+	{JobNotFound, NotFound, "There is no such job.",
+		[]string{"`diskvault jobs` lists them."}},
+	{CodeNotFound, NotFound, "No error or finding has this code.",
+		[]string{"`diskvault explain` lists all codes."}},
+
+	{HomeNotUsable, Refused, "The data folder cannot be used.",
+		[]string{"Choose another with --home, or correct its permissions."}},
+	{HomeBusy, Busy, "Another process works in the data folder and did not answer.",
+		[]string{"Wait for it to end, then run again."}},
+	{CatalogDamaged, Failed, "The catalog of this data folder cannot be read; the store is not affected.",
+		[]string{"Rebuild it from the store: `diskvault store rebuild-catalog`."}},
+	{IndexDamaged, Failed, "The local index cannot be read; the store is not affected.",
+		[]string{"Rebuild it: `diskvault store rebuild-index`."}},
+	{ToolMissing, Failed, "A program that this needs is not installed.",
+		[]string{"Install it and run again."}},
+	{DataNotVerified, Failed, "Some data of the recovery points could not be read back as it was written.",
+		[]string{"Run the backup again: damaged blocks that still exist on the disk are stored anew.", "Restore other ranges and other points as usual; they are not affected."}},
+}
+
+var byCode = func() map[Code]Entry {
+	m := make(map[Code]Entry, len(table))
+	for _, e := range table {
+		m[e.Code] = e
+	}
+	return m
+}()
+
+// Lookup gives the row of a code; a code that is not in the table gets that of
+// InternalError.
+func Lookup(code Code) Entry {
+	if e, ok := byCode[code]; ok {
+		return e
+	}
+	return byCode[InternalError]
+}
+
+// Known tells whether the table has the code.
+func Known(code Code) bool { _, ok := byCode[code]; return ok }
+
+// All gives the table in the order of the codes.
+func All() []Entry {
+	all := append([]Entry(nil), table...)
+	sort.Slice(all, func(i, j int) bool { return all[i].Code < all[j].Code })
+	return all
+}
