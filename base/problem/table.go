@@ -63,6 +63,7 @@ const (
 	HomeBusy        Code = "HomeBusy"
 	CatalogDamaged  Code = "CatalogDamaged"
 	IndexDamaged    Code = "IndexDamaged"
+	IndexBusy       Code = "IndexBusy"
 	ToolMissing     Code = "ToolMissing"
 	DataNotVerified Code = "DataNotVerified"
 )
@@ -158,6 +159,8 @@ var table = []Entry{
 		[]string{"Rebuild it from the store: `diskvault store rebuild-catalog`."}},
 	{IndexDamaged, Failed, "The local index cannot be read; the store is not affected.",
 		[]string{"Rebuild it: `diskvault store rebuild-index`."}},
+	{IndexBusy, Busy, "The local index is in use by another process.",
+		[]string{"Wait for it to end, then run again."}},
 	{ToolMissing, Failed, "A program that this needs is not installed.",
 		[]string{"Install it and run again."}},
 	{DataNotVerified, Failed, "Some data of the recovery points could not be read back as it was written.",

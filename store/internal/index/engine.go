@@ -1,0 +1,125 @@
+package index
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
+)
+
+// filterBits per key in the upper levels gives about one wrong "maybe" in a
+// hundred. The lowest level, which holds most of the entries, has no filter:
+// see the package comment.
+const filterBits = 10
+
+// tableBytes is the size of a table of the lowest levels. Larger tables would
+// mean fewer open files and longer single compactions.
+const tableBytes = 64 << 20
+
+// budget divides MemoryBytes. Go's collector lets the heap grow to about twice
+// what lives, so what is handed out here is well below the whole.
+type budget struct {
+	cache    int64  // blocks of tables
+	memtable uint64 // one of at most three tables of newest entries
+}
+
+func divide(bytes int64) budget {
+	b := budget{cache: bytes / 4, memtable: uint64(bytes / 32)}
+	b.cache = max(b.cache, 4<<20)
+	b.memtable = min(max(b.memtable, 1<<20), 8<<20)
+	return b
+}
+
+func engineOptions(b budget, f *failure) *pebble.Options {
+	o := &pebble.Options{
+		CacheSize:                   b.cache,
+		MemTableSize:                b.memtable,
+		MemTableStopWritesThreshold: 3,
+		MaxOpenFiles:                400,
+		FormatMajorVersion:          pebble.FormatTableFormatV6,
+		// One compaction at a time: the other core belongs to the backup.
+		CompactionConcurrencyRange: func() (int, int) { return 1, 1 },
+		L0CompactionThreshold:      4,
+		L0StopWritesThreshold:      24,
+		LBaseMaxBytes:              64 << 20,
+		// Written continuously instead of in one burst that would stall the
+		// packs' own synced writes.
+		BytesPerSync:    1 << 20,
+		WALBytesPerSync: 1 << 20,
+		Logger:          f,
+		EventListener: &pebble.EventListener{
+			// The default ends the process. The read that met the damage
+			// returns an error of its own, which is enough.
+			DataCorruption:  func(pebble.DataCorruptionInfo) {},
+			BackgroundError: func(error) {},
+			DiskSlow:        func(pebble.DiskSlowInfo) {},
+		},
+		DisableTableStats: true,
+	}
+	o.Experimental.ReadSamplingMultiplier = -1 // look-ups must not cause compactions
+	for i := range o.Levels {
+		l := &o.Levels[i]
+		l.BlockSize = 4 << 10
+		l.IndexBlockSize = 4 << 10
+		l.Compression = func() *sstable.CompressionProfile { return sstable.NoCompression } // hashes do not compress
+		if i < len(o.Levels)-1 {
+			l.FilterPolicy = bloom.FilterPolicy(filterBits)
+		} else {
+			l.FilterPolicy = pebble.NoFilterPolicy
+		}
+		o.TargetFileSizes[i] = min(int64(4<<20)<<i, tableBytes)
+	}
+	return o
+}
+
+// failure is the engine's logger, and what becomes of its fatal errors. The
+// engine expects Fatalf not to return, and by default it ends the process: for
+// a mere accelerator that is out of proportion. So the goroutine that called
+// Fatalf, which may hold the engine's locks, is stopped for good, and every
+// later use of the index returns the error.
+type failure struct {
+	once sync.Once
+	err  error         // set before happened is closed
+	done chan struct{} // closed when the engine has failed
+}
+
+func newFailure() *failure { return &failure{done: make(chan struct{})} }
+
+func (f *failure) Infof(string, ...any)  {}
+func (f *failure) Errorf(string, ...any) {}
+
+func (f *failure) Fatalf(format string, args ...any) {
+	f.once.Do(func() {
+		f.err = fmt.Errorf(format, args...)
+		close(f.done)
+	})
+	select {}
+}
+
+// happened gives the fatal error of the engine, or nil.
+func (f *failure) happened() error {
+	select {
+	case <-f.done:
+		return f.err
+	default:
+		return nil
+	}
+}
+
+// run calls fn and returns its error, or the fatal error of the engine, in
+// which case fn may never return.
+func (f *failure) run(fn func() error) error {
+	if err := f.happened(); err != nil {
+		return err
+	}
+	result := make(chan error, 1)
+	go func() { result <- fn() }()
+	select {
+	case err := <-result:
+		return err
+	case <-f.done:
+		return f.err
+	}
+}

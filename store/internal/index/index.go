@@ -1,0 +1,417 @@
+package index
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/diskvault/diskvault/base/problem"
+	"github.com/diskvault/diskvault/store/internal/block"
+	"github.com/diskvault/diskvault/store/internal/pack"
+)
+
+// formatVersion is part of the identity row, so an index of another version is
+// discarded like that of another store.
+const formatVersion = 1
+
+// DefaultMemory is the memory that an index takes when Options names none.
+const DefaultMemory = 64 << 20
+
+// Options says whose index it is and what it may use.
+type Options struct {
+	// Store is the identity of the store that the index is of, for example its
+	// ID. Required. An index of another store in the same folder is emptied.
+	Store string
+	// MemoryBytes is the memory that the index may use, for caches and newest
+	// entries together, whatever the number of entries. 0 means DefaultMemory.
+	MemoryBytes int64
+}
+
+// Index is open until Close. All methods may be called concurrently; Close
+// waits for nobody, so it comes after all other calls.
+type Index struct {
+	dir    string
+	lock   *os.File
+	db     *pebble.DB
+	engine *failure
+	keys   sync.Pool // *[blockKey]byte
+
+	mu   sync.Mutex // held while packs are added and forgotten
+	next uint32     // the next pack's number; equals the stored counter
+}
+
+// Open opens the index in dir, and makes it if it is missing. Its cost does
+// not depend on the number of entries.
+//
+// Errors: IndexBusy if the index is open already, here or in another process;
+// IndexDamaged if it cannot be read (Remove it and fill it again);
+// HomeNotUsable if the folder cannot be used.
+func Open(dir string, o Options) (*Index, error) {
+	if o.Store == "" {
+		return nil, errors.New("index: no store named")
+	}
+	if o.MemoryBytes == 0 {
+		o.MemoryBytes = DefaultMemory
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	identity := append([]byte{formatVersion}, o.Store...)
+	x, err := open(dir, divide(o.MemoryBytes), identity)
+	if errors.Is(err, errForeign) {
+		if err = os.RemoveAll(tables(dir)); err == nil {
+			x, err = open(dir, divide(o.MemoryBytes), identity)
+		}
+	}
+	if err != nil {
+		lock.Close()
+		return nil, classify(err, dir)
+	}
+	x.lock = lock
+	return x, nil
+}
+
+var errForeign = errors.New("the index is of another store or version")
+
+// tables is the folder that belongs to the engine alone.
+func tables(dir string) string { return filepath.Join(dir, "tables") }
+
+func open(dir string, b budget, identity []byte) (*Index, error) {
+	x := &Index{dir: dir, engine: newFailure()}
+	x.keys.New = func() any { return new([blockKey]byte) }
+	var db *pebble.DB
+	err := x.engine.run(func() (err error) {
+		db, err = pebble.Open(tables(dir), engineOptions(b, x.engine))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	x.db = db
+	if err := x.begin(identity); err != nil {
+		x.close()
+		return nil, err
+	}
+	return x, nil
+}
+
+// begin reads what must be known before the first use, and marks a new index
+// as the store's, durably, before anything else is in it.
+func (x *Index) begin(identity []byte) error {
+	was, found, err := x.get(identityRow)
+	switch {
+	case err != nil:
+		return err
+	case found && !bytes.Equal(was, identity):
+		return errForeign
+	case !found:
+		b := x.db.NewBatch()
+		defer b.Close()
+		err := errors.Join(
+			b.Set(identityRow, identity, nil),
+			b.Set(counterRow, binary.BigEndian.AppendUint32(nil, 0), nil))
+		if err != nil {
+			return err
+		}
+		return x.commit(b, pebble.Sync)
+	}
+	counter, found, err := x.get(counterRow)
+	if err != nil {
+		return err
+	}
+	if !found || len(counter) != 4 {
+		return fmt.Errorf("the counter of packs is missing: %w", pebble.ErrCorruption)
+	}
+	x.next = binary.BigEndian.Uint32(counter)
+	return nil
+}
+
+// Close writes what is in memory and ends the use of the index. After a fatal
+// error of the engine it gives that error, and the folder stays locked until
+// the process ends.
+func (x *Index) Close() error {
+	if err := x.close(); err != nil {
+		return x.classify(err)
+	}
+	return x.lock.Close()
+}
+
+func (x *Index) close() error { return x.engine.run(x.db.Close) }
+
+// Remove deletes the index in dir, damaged or not. Nothing but space and time
+// is lost: it can be filled again from the store. It fails with IndexBusy
+// while the index is open.
+func Remove(dir string) error {
+	lock, err := lockDir(dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := os.RemoveAll(tables(dir)); err != nil {
+		return classify(err, dir)
+	}
+	return nil
+}
+
+// lockDir makes dir and takes the lock on it, which ends when the file is
+// closed or the process ends.
+func lockDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, classify(err, dir)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, classify(err, dir)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, problem.New(problem.IndexBusy, "The index in %s is in use, by this or another process.", dir)
+		}
+		return nil, classify(err, dir)
+	}
+	return f, nil
+}
+
+// Lookup tells where a block lies. "Unknown" may be wrong; a place is always
+// one that Add was given for this hash and a pack that is not forgotten.
+func (x *Index) Lookup(h block.Hash) (pack.Place, bool, error) {
+	if err := x.engine.happened(); err != nil {
+		return pack.Place{}, false, x.classify(err)
+	}
+	key := x.keys.Get().(*[blockKey]byte)
+	defer x.keys.Put(key)
+	putBlockKey(key, &h)
+	value, closer, err := x.db.Get(key[:])
+	if err == pebble.ErrNotFound {
+		return pack.Place{}, false, nil
+	}
+	if err != nil {
+		return pack.Place{}, false, x.classify(err)
+	}
+	number, place, ok := readBlockValue(value)
+	closer.Close()
+	if !ok {
+		return pack.Place{}, false, x.classify(fmt.Errorf("the entry of block %v: %w", h, pebble.ErrCorruption))
+	}
+
+	// The key's buffer serves once more: a number's key is shorter.
+	key[0] = spaceNumber
+	binary.BigEndian.PutUint32(key[1:], number)
+	id, closer, err := x.db.Get(key[:5])
+	if err == pebble.ErrNotFound {
+		return pack.Place{}, false, nil // the pack is forgotten
+	}
+	if err != nil {
+		return pack.Place{}, false, x.classify(err)
+	}
+	ok = copy(place.Pack[:], id) == len(place.Pack)
+	closer.Close()
+	if !ok {
+		return pack.Place{}, false, x.classify(fmt.Errorf("the row of pack number %d: %w", number, pebble.ErrCorruption))
+	}
+	return place, true, nil
+}
+
+// Add makes the blocks of a pack known. The pack must be on stable storage.
+// All entries become known together. They are not synced: after a crash the
+// packs added last may be unknown, as a whole and latest first. A pack that is
+// there already is left as it is.
+func (x *Index) Add(id pack.ID, entries []Entry) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if has, err := x.HasPack(id); err != nil || has {
+		return err
+	}
+	b := x.db.NewBatchWithSize(len(entries)*(blockKey+blockValue+4) + 256)
+	defer b.Close()
+	number := x.next
+	if err := x.appendPack(b, id, number); err != nil {
+		return err
+	}
+	var key [blockKey]byte
+	var value [blockValue]byte
+	for i := range entries {
+		putBlockKey(&key, &entries[i].Hash)
+		if err := putBlockValue(&value, number, &entries[i]); err != nil {
+			return err
+		}
+		if err := b.Set(key[:], value[:], nil); err != nil {
+			return x.classify(err)
+		}
+	}
+	if err := x.commit(b, pebble.NoSync); err != nil {
+		return x.classify(err)
+	}
+	x.next = number + 1
+	return nil
+}
+
+// appendPack adds the rows of a new pack, and the counter after it. The
+// counter is stored in the batch that uses the number, so a number can be
+// given twice only if its first use was lost as a whole.
+func (x *Index) appendPack(b *pebble.Batch, id pack.ID, number uint32) error {
+	if number == 1<<32-1 {
+		return problem.New(problem.IndexDamaged, "The index in %s has no numbers for packs left; rebuild it.", x.dir)
+	}
+	pk, nk := packKey(id), numberKey(number)
+	return errors.Join(
+		b.Set(pk[:], nk[1:], nil),
+		b.Set(nk[:], id[:], nil),
+		b.Set(counterRow, binary.BigEndian.AppendUint32(nil, number+1), nil))
+}
+
+// Forget makes the blocks of a pack unknown, durably before it returns. Its
+// cost does not depend on the number of blocks: their rows stay, and name a
+// pack number that resolves no more and is never given again. A pack that is
+// not there is no error.
+func (x *Index) Forget(id pack.ID) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	pk := packKey(id)
+	number, found, err := x.get(pk[:])
+	if err != nil {
+		return x.classify(err)
+	}
+	if !found {
+		return nil // never added, or forgotten durably: mu covers the sync too
+	}
+	if len(number) != 4 {
+		return x.classify(fmt.Errorf("the row of pack %v: %w", id, pebble.ErrCorruption))
+	}
+	nk := numberKey(binary.BigEndian.Uint32(number))
+	b := x.db.NewBatch()
+	defer b.Close()
+	if err := errors.Join(b.Delete(nk[:], nil), b.Delete(pk[:], nil)); err != nil {
+		return x.classify(err)
+	}
+	if err := x.commit(b, pebble.Sync); err != nil {
+		return x.classify(err)
+	}
+	return nil
+}
+
+// HasPack tells whether the pack has been added and not been forgotten.
+func (x *Index) HasPack(id pack.ID) (bool, error) {
+	key := packKey(id)
+	_, found, err := x.get(key[:])
+	if err != nil {
+		return false, x.classify(err)
+	}
+	return found, nil
+}
+
+// Epoch gives the number last given to SetEpoch, 0 at first.
+func (x *Index) Epoch() (uint64, error) {
+	value, found, err := x.get(epochRow)
+	switch {
+	case err != nil:
+		return 0, x.classify(err)
+	case !found:
+		return 0, nil
+	case len(value) != 8:
+		return 0, x.classify(fmt.Errorf("the epoch's row: %w", pebble.ErrCorruption))
+	}
+	return binary.BigEndian.Uint64(value), nil
+}
+
+// SetEpoch notes, durably, up to which collect epoch of the store the index
+// has been told what to forget. An index that was put away, or brought back
+// by a rollback of its machine, has the epoch of its own state, so its owner
+// sees which packs may have gone since.
+func (x *Index) SetEpoch(epoch uint64) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	b := x.db.NewBatch()
+	defer b.Close()
+	if err := b.Set(epochRow, binary.BigEndian.AppendUint64(nil, epoch), nil); err != nil {
+		return x.classify(err)
+	}
+	if err := x.commit(b, pebble.Sync); err != nil {
+		return x.classify(err)
+	}
+	return nil
+}
+
+// Packs walks the packs that HasPack would tell of, as of the beginning of the
+// walk, in the order of their IDs. It ends after the first error.
+func (x *Index) Packs() iter.Seq2[pack.ID, error] {
+	return func(yield func(pack.ID, error) bool) {
+		if err := x.engine.happened(); err != nil {
+			yield(pack.ID{}, x.classify(err))
+			return
+		}
+		rows, err := x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spacePack}, UpperBound: []byte{spacePack + 1}})
+		if err != nil {
+			yield(pack.ID{}, x.classify(err))
+			return
+		}
+		defer rows.Close()
+		for ok := rows.First(); ok; ok = rows.Next() {
+			var id pack.ID
+			copy(id[:], rows.Key()[1:])
+			if !yield(id, nil) {
+				return
+			}
+		}
+		if err := rows.Error(); err != nil {
+			yield(pack.ID{}, x.classify(err))
+		}
+	}
+}
+
+// Len estimates the number of entries, those of forgotten packs included, from
+// the size of the tables. It can be wrong by half for a small index.
+func (x *Index) Len() int64 {
+	if x.engine.happened() != nil {
+		return 0
+	}
+	m := x.db.Metrics()
+	return int64(m.DiskSpaceUsage()-m.WAL.PhysicalSize)/(blockKey+blockValue) + int64(m.MemTable.Size/100)
+}
+
+func (x *Index) get(key []byte) (value []byte, found bool, err error) {
+	if err := x.engine.happened(); err != nil {
+		return nil, false, err
+	}
+	v, closer, err := x.db.Get(key)
+	if err == pebble.ErrNotFound {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	defer closer.Close()
+	return bytes.Clone(v), true, nil
+}
+
+func (x *Index) commit(b *pebble.Batch, o *pebble.WriteOptions) error {
+	return x.engine.run(func() error { return x.db.Apply(b, o) })
+}
+
+func (x *Index) classify(err error) error { return classify(err, x.dir) }
+
+// classify gives an error of the engine or the system its code.
+func classify(err error, dir string) error {
+	var p *problem.Error
+	switch {
+	case errors.As(err, &p):
+		return err
+	case errors.Is(err, pebble.ErrCorruption), errors.Is(err, fs.ErrNotExist):
+		return problem.Wrap(err, problem.IndexDamaged, "The index in %s is damaged.", dir)
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.ENOTDIR):
+		return problem.Wrap(err, problem.HomeNotUsable, "The index in %s cannot be used.", dir)
+	default:
+		return problem.Wrap(err, problem.IndexDamaged, "The index in %s cannot be read or written.", dir)
+	}
+}
