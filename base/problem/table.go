@@ -41,6 +41,7 @@ const (
 	StoreUnreachable        Code = "StoreUnreachable"
 	StorePermissionDenied   Code = "StorePermissionDenied"
 	StoreFull               Code = "StoreFull"
+	StoreFailed             Code = "StoreFailed"
 	StoreDamaged            Code = "StoreDamaged"
 	StoreVersionUnsupported Code = "StoreVersionUnsupported"
 	StoreObjectMissing      Code = "StoreObjectMissing"
@@ -118,6 +119,8 @@ var table = []Entry{
 		[]string{"Check the credentials and what they allow: put, get, list and delete are needed."}},
 	{StoreFull, Failed, "The storage has no room left; no recovery point was made, and those that exist are whole.",
 		[]string{"Free space or extend the storage, then run again; what is stored already is used."}},
+	{StoreFailed, Failed, "The storage reported an error of its own.",
+		[]string{"Look at the log of the storage, or at the kernel log for its device, then run again; what is stored already is used."}},
 	{StoreDamaged, Failed, "An object of the store does not hold what was written to it.",
 		[]string{"Run `diskvault store check` to see what is affected.", "Run the backup again: damaged blocks that still exist on the disk are stored anew."}},
 	{StoreVersionUnsupported, Refused, "The store was written in a format that this version cannot read.",
