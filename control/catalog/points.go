@@ -1,0 +1,126 @@
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"time"
+
+	"github.com/diskvault/diskvault/store"
+)
+
+// Point is the row of a recovery point: what its store says of it, and what
+// was found out since.
+type Point struct {
+	store.Point
+	Store    string     // ID of the store that holds it
+	Verified *time.Time // when all its data were last read back
+}
+
+// PutPoint adds a point of an instance that exists. What is known of its
+// verification stays.
+func (c *Catalog) PutPoint(ctx context.Context, storeID string, p store.Point) error {
+	return c.write(ctx, func(tx *sql.Tx) error { return putPoint(ctx, tx, storeID, p) })
+}
+
+func putPoint(ctx context.Context, tx *sql.Tx, storeID string, p store.Point) error {
+	body, err := encode(p)
+	if err != nil {
+		return err
+	}
+	_, err = tx.ExecContext(ctx, `INSERT INTO point (id, instance, store, time, created, body) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (id) DO UPDATE SET body = excluded.body`,
+		p.ID, p.Instance, storeID, stamp(p.Time), stamp(p.Created), body)
+	return err
+}
+
+// SetPoints makes the catalog agree with a store: the points given are all
+// that it holds. Points of instances that the catalog does not know belong to
+// other data folders and are left alone. It returns how many points came and
+// went.
+func (c *Catalog) SetPoints(ctx context.Context, storeID string, points []store.Point) (added, removed int, err error) {
+	err = c.write(ctx, func(tx *sql.Tx) error {
+		added, removed, err = setPoints(ctx, tx, storeID, points)
+		if err != nil {
+			return err
+		}
+		return setFact(ctx, tx, PointsStale, "")
+	})
+	return added, removed, err
+}
+
+func setPoints(ctx context.Context, tx *sql.Tx, storeID string, points []store.Point) (added, removed int, err error) {
+	instances, err := keys(ctx, tx, `SELECT id FROM instance`)
+	if err != nil {
+		return 0, 0, err
+	}
+	have, err := keys(ctx, tx, `SELECT id FROM point WHERE store = $1`, storeID)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, p := range points {
+		if !instances[p.Instance] {
+			continue
+		}
+		if !have[p.ID] {
+			added++
+		}
+		delete(have, p.ID)
+		if err := putPoint(ctx, tx, storeID, p); err != nil {
+			return 0, 0, err
+		}
+	}
+	for id := range have {
+		if _, err := tx.ExecContext(ctx, `DELETE FROM point WHERE id = $1`, id); err != nil {
+			return 0, 0, err
+		}
+	}
+	return added, len(have), nil
+}
+
+// SetVerified notes that all data of a point were read back at a time.
+func (c *Catalog) SetVerified(ctx context.Context, pointID string, at time.Time) error {
+	return c.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE point SET verified = $1 WHERE id = $2`, stamp(at), pointID)
+		return err
+	})
+}
+
+// Points gives the points of an instance, newest first. Newest is by the
+// order of their commits, so that a clock set back does not change it.
+func (c *Catalog) Points(ctx context.Context, instanceID string) ([]Point, error) {
+	var out []Point
+	err := c.rows(ctx, func(r *sql.Rows) error {
+		var p Point
+		var body string
+		var verified sql.NullString
+		err := r.Scan(&p.Store, &verified, &body)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal([]byte(body), &p.Point); err != nil {
+			return err
+		}
+		p.Verified, err = parseTimeOrNil(verified)
+		out = append(out, p)
+		return err
+	}, `SELECT store, verified, body FROM point WHERE instance = $1 ORDER BY created DESC, id DESC`, instanceID)
+	return out, err
+}
+
+func keys(ctx context.Context, tx *sql.Tx, query string, args ...any) (map[string]bool, error) {
+	rows, err := tx.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := map[string]bool{}
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		out[id] = true
+	}
+	return out, rows.Err()
+}

@@ -1,0 +1,47 @@
+package resource
+
+import (
+	"errors"
+
+	"github.com/diskvault/diskvault/base/problem"
+)
+
+// Failure is a problem as data: kept with a job, sent over the socket and
+// printed by the command line.
+//
+// What survives: code, kind, sentence, actions, details and the text of the
+// cause. The cause itself, and with it errors.Is on anything but the code,
+// does not.
+type Failure struct {
+	Code              problem.Code   `json:"code"`
+	Kind              problem.Kind   `json:"kind,omitempty"`
+	Message           string         `json:"message"`
+	RecommendedAction []string       `json:"recommendedAction"`
+	Details           map[string]any `json:"details,omitempty"`
+	Cause             string         `json:"cause,omitempty"`
+}
+
+// FailureOf gives the data of an error; nil of nil.
+func FailureOf(err error) *Failure {
+	p := problem.From(err)
+	if p == nil {
+		return nil
+	}
+	f := &Failure{Code: p.Code, Kind: p.Kind, Message: p.Message, RecommendedAction: p.Actions, Details: p.Details}
+	if p.Cause != nil {
+		f.Cause = p.Cause.Error()
+	}
+	if f.RecommendedAction == nil {
+		f.RecommendedAction = []string{}
+	}
+	return f
+}
+
+// Problem makes the error again.
+func (f *Failure) Problem() *problem.Error {
+	p := &problem.Error{Code: f.Code, Kind: f.Kind, Message: f.Message, Actions: f.RecommendedAction, Details: f.Details}
+	if f.Cause != "" {
+		p.Cause = errors.New(f.Cause)
+	}
+	return p
+}

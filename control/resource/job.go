@@ -1,0 +1,92 @@
+package resource
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/diskvault/diskvault/base/meter"
+)
+
+// Status is the state of a job.
+type Status string
+
+// A job begins Queued or InProgress and ends in one of the others, which are
+// final:
+//
+//	Queued -> InProgress -> Completed | CompletedWithWarnings | Failed | Cancelled
+//	Queued -> Cancelled
+const (
+	Queued                Status = "Queued"
+	InProgress            Status = "InProgress"
+	Completed             Status = "Completed"
+	CompletedWithWarnings Status = "CompletedWithWarnings"
+	Failed                Status = "Failed"
+	Cancelled             Status = "Cancelled"
+)
+
+// Statuses lists all states in the order of a job's life.
+var Statuses = []Status{Queued, InProgress, Completed, CompletedWithWarnings, Failed, Cancelled}
+
+// Final tells whether a job in this state has ended.
+func (s Status) Final() bool { return s != Queued && s != InProgress }
+
+// The operations that run as jobs.
+const (
+	OperationBackup  = "Backup"
+	OperationRestore = "Restore"
+	OperationVerify  = "Verify"
+)
+
+// The triggers of a job.
+const (
+	OnDemand  = "OnDemand"
+	Scheduled = "Scheduled"
+)
+
+// Job is one run of an operation.
+type Job struct {
+	ID         string          `json:"id"`
+	InstanceID string          `json:"instanceId,omitempty"`
+	Instance   string          `json:"instance"` // its name at the time
+	Operation  string          `json:"operation"`
+	Status     Status          `json:"status"`
+	Trigger    string          `json:"trigger"`
+	Created    time.Time       `json:"created"`
+	Start      *time.Time      `json:"startTime"` // null while it waits
+	End        *time.Time      `json:"endTime"`   // null until it ends
+	Seconds    float64         `json:"durationSeconds"`
+	Progress   Amount          `json:"progress"`
+	ETA        *ETA            `json:"eta"`              // null when nothing can be said yet
+	Detail     *Progress       `json:"detail,omitempty"` // while it runs
+	Error      *Failure        `json:"error"`
+	Record     *meter.Record   `json:"record,omitempty"` // where the time went
+	Result     json.RawMessage `json:"result,omitempty"`
+}
+
+// Amount is how much of something is done, in bytes of the disk.
+type Amount struct {
+	Done  int64 `json:"done"`
+	Total int64 `json:"total"`
+}
+
+// ETA is how many seconds are left, as a range: with 10 %, 50 % and 90 %
+// probability the job ends within them.
+type ETA struct {
+	P10 float64 `json:"p10"`
+	P50 float64 `json:"p50"`
+	P90 float64 `json:"p90"`
+}
+
+// Progress is what a running job can say about itself.
+type Progress struct {
+	JobID      string  `json:"jobId,omitempty"`
+	Operation  string  `json:"operation,omitempty"`
+	Instance   string  `json:"instance,omitempty"`
+	Phase      string  `json:"phase"`
+	Done       int64   `json:"done"`
+	Total      int64   `json:"total"`
+	Rate       float64 `json:"rate"`                 // bytes per second, lately
+	Bottleneck string  `json:"bottleneck,omitempty"` // the stage that holds the others back
+	Stored     int64   `json:"stored"`               // bytes written to the store or the target so far
+	ETA        *ETA    `json:"eta"`
+}

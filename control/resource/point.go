@@ -1,0 +1,26 @@
+package resource
+
+import "time"
+
+// RecoveryPoint is a recovery point as people and scripts see it.
+type RecoveryPoint struct {
+	ID           string      `json:"id"` // 32 hex digits
+	Time         time.Time   `json:"time"`
+	Root         string      `json:"root"`
+	Consistency  string      `json:"consistency"`
+	Reason       string      `json:"reason,omitempty"` // why it is inconsistent
+	RetentionTag string      `json:"retentionTag"`
+	Expiry       *time.Time  `json:"expiry"` // null: no rule removes it at a known time
+	Placements   []Placement `json:"placements"`
+	SizeBytes    int64       `json:"sizeBytes"`
+	StoredBytes  int64       `json:"storedBytes"` // added to the store by this point
+	VerifiedAt   *time.Time  `json:"verifiedAt"`  // when all its data were last read back; null: not yet
+	KeptBecause  []string    `json:"keptBecause,omitempty"`
+}
+
+// Placement is one copy of a recovery point.
+type Placement struct {
+	Store string `json:"store"` // URL
+	Tier  string `json:"tier"`  // OperationalStore or VaultStore
+	State string `json:"state"` // Committed or Verified
+}

@@ -1,0 +1,56 @@
+package resource
+
+import (
+	"time"
+
+	"github.com/diskvault/diskvault/base/problem"
+)
+
+// DefaultTag is the retention tag of points that no other rule claims.
+const DefaultTag = "Default"
+
+// Policy says when a disk is backed up and how long its points are kept.
+type Policy struct {
+	Vault     string          `json:"vault"`
+	Name      string          `json:"name"`
+	Schedule  Schedule        `json:"schedule"`
+	Retention []RetentionRule `json:"retention"`
+	Created   time.Time       `json:"created"`
+}
+
+// Schedule is a repeating interval of ISO 8601 with its time zone.
+type Schedule struct {
+	Interval string `json:"interval"` // R/<start>/<duration>; a start in the past only sets the phase
+	TimeZone string `json:"timeZone"`
+}
+
+// RetentionRule keeps the points of one tag for a duration.
+type RetentionRule struct {
+	Tag      string   `json:"tag"`
+	Duration Duration `json:"duration"`
+	Default  bool     `json:"isDefault"`
+}
+
+// DefaultPolicy is what a disk gets when nobody asks for anything else: daily
+// at 01:00 UTC, each point kept for 30 days.
+func DefaultPolicy(vault string, now time.Time) Policy {
+	return Policy{
+		Vault:     vault,
+		Name:      DefaultName,
+		Schedule:  Schedule{Interval: "R/2024-01-01T01:00:00+00:00/P1D", TimeZone: "UTC"},
+		Retention: []RetentionRule{{Tag: DefaultTag, Duration: "P30D", Default: true}},
+		Created:   now,
+	}
+}
+
+// Rule gives the retention rule of a tag, or a RetentionTagNotFound problem.
+// An empty tag means the default rule.
+func (p Policy) Rule(tag string) (RetentionRule, error) {
+	for _, r := range p.Retention {
+		if r.Tag == tag || tag == "" && r.Default {
+			return r, nil
+		}
+	}
+	return RetentionRule{}, problem.New(problem.RetentionTagNotFound, "The policy %q has no retention tag %q.", p.Name, tag).
+		With("policy", p.Name).With("tag", tag)
+}
