@@ -23,12 +23,14 @@ const tableBytes = 64 << 20
 type budget struct {
 	cache    int64  // blocks of tables
 	memtable uint64 // one of at most three tables of newest entries
+	run      int    // records that a loader sorts at once; taken while loading only
 }
 
 func divide(bytes int64) budget {
-	b := budget{cache: bytes / 4, memtable: uint64(bytes / 32)}
+	b := budget{cache: bytes / 4, memtable: uint64(bytes / 32), run: int(bytes / 4)}
 	b.cache = max(b.cache, 4<<20)
 	b.memtable = min(max(b.memtable, 1<<20), 8<<20)
+	b.run = max(b.run, 1<<20)
 	return b
 }
 

@@ -42,6 +42,7 @@ type Index struct {
 	dir    string
 	lock   *os.File
 	db     *pebble.DB
+	budget budget
 	engine *failure
 	keys   sync.Pool // *[blockKey]byte
 
@@ -87,7 +88,11 @@ var errForeign = errors.New("the index is of another store or version")
 func tables(dir string) string { return filepath.Join(dir, "tables") }
 
 func open(dir string, b budget, identity []byte) (*Index, error) {
-	x := &Index{dir: dir, engine: newFailure()}
+	// A loader that was killed leaves its files behind.
+	if err := os.RemoveAll(scratch(dir)); err != nil {
+		return nil, err
+	}
+	x := &Index{dir: dir, budget: b, engine: newFailure()}
 	x.keys.New = func() any { return new([blockKey]byte) }
 	var db *pebble.DB
 	err := x.engine.run(func() (err error) {
@@ -157,7 +162,7 @@ func Remove(dir string) error {
 		return err
 	}
 	defer lock.Close()
-	if err := os.RemoveAll(tables(dir)); err != nil {
+	if err := errors.Join(os.RemoveAll(tables(dir)), os.RemoveAll(scratch(dir))); err != nil {
 		return classify(err, dir)
 	}
 	return nil
@@ -261,14 +266,21 @@ func (x *Index) Add(id pack.ID, entries []Entry) error {
 // counter is stored in the batch that uses the number, so a number can be
 // given twice only if its first use was lost as a whole.
 func (x *Index) appendPack(b *pebble.Batch, id pack.ID, number uint32) error {
-	if number == 1<<32-1 {
-		return problem.New(problem.IndexDamaged, "The index in %s has no numbers for packs left; rebuild it.", x.dir)
+	if number == lastNumber {
+		return x.outOfNumbers()
 	}
 	pk, nk := packKey(id), numberKey(number)
 	return errors.Join(
 		b.Set(pk[:], nk[1:], nil),
 		b.Set(nk[:], id[:], nil),
 		b.Set(counterRow, binary.BigEndian.AppendUint32(nil, number+1), nil))
+}
+
+// lastNumber is never given to a pack, so that the counter cannot wrap.
+const lastNumber = 1<<32 - 1
+
+func (x *Index) outOfNumbers() error {
+	return problem.New(problem.IndexDamaged, "The index in %s has no numbers for packs left.", x.dir)
 }
 
 // Forget makes the blocks of a pack unknown, durably before it returns. Its
