@@ -138,9 +138,11 @@ func TestEveryEndIsRecorded(t *testing.T) {
 		status resource.Status
 		code   problem.Code
 	}{
-		"done":      {func(context.Context, func()) (Outcome, error) { return Outcome{Result: 1}, nil }, resource.Completed, ""},
-		"warnings":  {func(context.Context, func()) (Outcome, error) { return Outcome{Warnings: true}, nil }, resource.CompletedWithWarnings, ""},
-		"problem":   {func(context.Context, func()) (Outcome, error) { return Outcome{}, problem.New(problem.StoreFull, "Full.") }, resource.Failed, problem.StoreFull},
+		"done":     {func(context.Context, func()) (Outcome, error) { return Outcome{Result: 1}, nil }, resource.Completed, ""},
+		"warnings": {func(context.Context, func()) (Outcome, error) { return Outcome{Warnings: true}, nil }, resource.CompletedWithWarnings, ""},
+		"problem": {func(context.Context, func()) (Outcome, error) {
+			return Outcome{}, problem.New(problem.StoreFull, "Full.")
+		}, resource.Failed, problem.StoreFull},
 		"unknown":   {func(context.Context, func()) (Outcome, error) { return Outcome{}, errors.New("odd") }, resource.Failed, problem.InternalError},
 		"panic":     {func(context.Context, func()) (Outcome, error) { panic("odd") }, resource.Failed, problem.InternalError},
 		"cancelled": {func(ctx context.Context, cancel func()) (Outcome, error) { cancel(); return Outcome{}, ctx.Err() }, resource.Cancelled, problem.OperationInterrupted},
