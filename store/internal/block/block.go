@@ -5,6 +5,7 @@ package block
 import (
 	"bytes"
 	"encoding/hex"
+	"fmt"
 
 	"github.com/zeebo/blake3"
 )
@@ -58,3 +59,15 @@ var zeros [MaxSize]byte
 
 // IsZero tells whether p, of at most MaxSize bytes, holds nothing but zeros.
 func IsZero(p []byte) bool { return bytes.Equal(p, zeros[:len(p)]) }
+
+// MarshalText writes the hash as 64 hex digits.
+func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
+
+// UnmarshalText reads 64 hex digits.
+func (h *Hash) UnmarshalText(text []byte) error {
+	if len(text) != hex.EncodedLen(len(h)) {
+		return fmt.Errorf("a hash has 64 hex digits, not %d", len(text))
+	}
+	_, err := hex.Decode(h[:], text)
+	return err
+}

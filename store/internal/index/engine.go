@@ -7,6 +7,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // filterBits per key in the upper levels gives about one wrong "maybe" in a
@@ -34,8 +35,9 @@ func divide(bytes int64) budget {
 	return b
 }
 
-func engineOptions(b budget, f *failure) *pebble.Options {
+func engineOptions(fs vfs.FS, b budget, f *failure) *pebble.Options {
 	o := &pebble.Options{
+		FS:                          fs,
 		CacheSize:                   b.cache,
 		MemTableSize:                b.memtable,
 		MemTableStopWritesThreshold: 3,
@@ -55,7 +57,7 @@ func engineOptions(b budget, f *failure) *pebble.Options {
 			// The default ends the process. The read that met the damage
 			// returns an error of its own, which is enough.
 			DataCorruption:  func(pebble.DataCorruptionInfo) {},
-			BackgroundError: func(error) {},
+			BackgroundError: f.set,
 			DiskSlow:        func(pebble.DiskSlowInfo) {},
 		},
 		DisableTableStats: true,
@@ -76,14 +78,17 @@ func engineOptions(b budget, f *failure) *pebble.Options {
 	return o
 }
 
-// failure is the engine's logger, and what becomes of its fatal errors. The
-// engine expects Fatalf not to return, and by default it ends the process: for
-// a mere accelerator that is out of proportion. So the goroutine that called
-// Fatalf, which may hold the engine's locks, is stopped for good, and every
-// later use of the index returns the error.
+// failure is the engine's logger, and the end of the engine's use.
+//
+// The engine expects Fatalf not to return, and by default it ends the process:
+// for a mere accelerator that is out of proportion. So the goroutine that
+// called Fatalf, which may hold the engine's locks, is stopped for good, and
+// every later use of the index returns the error. The same becomes of errors of
+// the disk (see gate), and of background work, which would be tried again for
+// ever while writers wait.
 type failure struct {
 	once sync.Once
-	err  error         // set before happened is closed
+	err  error         // set before done is closed
 	done chan struct{} // closed when the engine has failed
 }
 
@@ -93,12 +98,31 @@ func (f *failure) Infof(string, ...any)  {}
 func (f *failure) Errorf(string, ...any) {}
 
 func (f *failure) Fatalf(format string, args ...any) {
-	f.once.Do(func() {
-		f.err = fmt.Errorf(format, args...)
-		close(f.done)
-	})
+	err := &fatalError{text: fmt.Sprintf(format, args...)}
+	for _, arg := range args {
+		if cause, ok := arg.(error); ok {
+			err.cause = cause
+		}
+	}
+	f.set(err)
 	select {}
 }
+
+func (f *failure) set(err error) {
+	f.once.Do(func() {
+		f.err = err
+		close(f.done)
+	})
+}
+
+// fatalError is what Fatalf was called with.
+type fatalError struct {
+	text  string
+	cause error
+}
+
+func (e *fatalError) Error() string { return e.text }
+func (e *fatalError) Unwrap() error { return e.cause }
 
 // happened gives the fatal error of the engine, or nil.
 func (f *failure) happened() error {
@@ -111,13 +135,20 @@ func (f *failure) happened() error {
 }
 
 // run calls fn and returns its error, or the fatal error of the engine, in
-// which case fn may never return.
+// which case fn may never return. A panic of the engine is a fatal error.
 func (f *failure) run(fn func() error) error {
 	if err := f.happened(); err != nil {
 		return err
 	}
 	result := make(chan error, 1)
-	go func() { result <- fn() }()
+	go func() {
+		defer func() {
+			if p := recover(); p != nil {
+				f.set(fmt.Errorf("the index engine failed: %v", p))
+			}
+		}()
+		result <- fn()
+	}()
 	select {
 	case err := <-result:
 		return err

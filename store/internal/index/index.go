@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/store/internal/block"
@@ -40,14 +41,17 @@ type Options struct {
 // waits for nobody, so it comes after all other calls.
 type Index struct {
 	dir    string
+	fs     vfs.FS // for the loader's files; the engine writes through the gate
+	gate   *gate
 	lock   *os.File
 	db     *pebble.DB
 	budget budget
 	engine *failure
 	keys   sync.Pool // *[blockKey]byte
 
-	mu   sync.Mutex // held while packs are added and forgotten
-	next uint32     // the next pack's number; equals the stored counter
+	mu      sync.Mutex // held while packs are added and forgotten
+	next    uint32     // the next pack's number; at least the stored counter
+	loading bool       // a Loader is open
 }
 
 // Open opens the index in dir, and makes it if it is missing. Its cost does
@@ -68,10 +72,10 @@ func Open(dir string, o Options) (*Index, error) {
 		return nil, err
 	}
 	identity := append([]byte{formatVersion}, o.Store...)
-	x, err := open(dir, divide(o.MemoryBytes), identity)
+	x, err := open(vfs.Default, dir, divide(o.MemoryBytes), identity)
 	if errors.Is(err, errForeign) {
 		if err = os.RemoveAll(tables(dir)); err == nil {
-			x, err = open(dir, divide(o.MemoryBytes), identity)
+			x, err = open(vfs.Default, dir, divide(o.MemoryBytes), identity)
 		}
 	}
 	if err != nil {
@@ -87,19 +91,24 @@ var errForeign = errors.New("the index is of another store or version")
 // tables is the folder that belongs to the engine alone.
 func tables(dir string) string { return filepath.Join(dir, "tables") }
 
-func open(dir string, b budget, identity []byte) (*Index, error) {
+// open is Open without the lock, on any file system.
+func open(fs vfs.FS, dir string, b budget, identity []byte) (*Index, error) {
 	// A loader that was killed leaves its files behind.
-	if err := os.RemoveAll(scratch(dir)); err != nil {
+	if err := fs.RemoveAll(scratch(dir)); err != nil {
 		return nil, err
 	}
-	x := &Index{dir: dir, budget: b, engine: newFailure()}
+	x := &Index{dir: dir, fs: fs, budget: b, engine: newFailure()}
+	x.gate = newGate(fs, x.engine)
 	x.keys.New = func() any { return new([blockKey]byte) }
 	var db *pebble.DB
 	err := x.engine.run(func() (err error) {
-		db, err = pebble.Open(tables(dir), engineOptions(b, x.engine))
+		db, err = pebble.Open(tables(dir), engineOptions(x.gate, b, x.engine))
 		return err
 	})
 	if err != nil {
+		if x.engine.happened() != nil {
+			x.gate.shut()
+		}
 		return nil, err
 	}
 	x.db = db
@@ -142,16 +151,26 @@ func (x *Index) begin(identity []byte) error {
 }
 
 // Close writes what is in memory and ends the use of the index. After a fatal
-// error of the engine it gives that error, and the folder stays locked until
-// the process ends.
+// error of the engine it gives that error; then what the engine holds in memory
+// is not freed, but the folder may be opened again, or removed.
 func (x *Index) Close() error {
-	if err := x.close(); err != nil {
+	err := x.close()
+	if lockErr := x.lock.Close(); err == nil {
+		err = lockErr
+	}
+	if err != nil {
 		return x.classify(err)
 	}
-	return x.lock.Close()
+	return nil
 }
 
-func (x *Index) close() error { return x.engine.run(x.db.Close) }
+func (x *Index) close() error {
+	err := x.engine.run(x.db.Close)
+	if x.engine.happened() != nil {
+		x.gate.shut()
+	}
+	return err
+}
 
 // Remove deletes the index in dir, damaged or not. Nothing but space and time
 // is lost: it can be filled again from the store. It fails with IndexBusy

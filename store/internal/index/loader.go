@@ -10,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
@@ -20,6 +18,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/store/internal/block"
 	"github.com/diskvault/diskvault/store/internal/pack"
 )
@@ -56,18 +55,25 @@ func (r *record) compare(s *record) int {
 // scratch is the folder of the loader's files.
 func scratch(dir string) string { return filepath.Join(dir, "load") }
 
-// Load begins to load packs. One Loader may be open at a time.
+func (x *Index) beingLoaded() error {
+	return problem.New(problem.IndexBusy, "The index in %s is being filled already.", x.dir)
+}
+
+// Load begins to load packs. One Loader may be open at a time, else IndexBusy.
 func (x *Index) Load() (*Loader, error) {
 	if err := x.engine.happened(); err != nil {
 		return nil, x.classify(err)
 	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.loading {
+		return nil, x.beingLoaded()
+	}
 	dir := scratch(x.dir)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		if errors.Is(err, fs.ErrExist) {
-			return nil, fmt.Errorf("index: a loader is open in %s already", x.dir)
-		}
+	if err := x.fs.MkdirAll(dir, 0o700); err != nil {
 		return nil, x.classify(err)
 	}
+	x.loading = true
 	return &Loader{
 		x: x, dir: dir,
 		run:   make([]record, 0, x.budget.run/32),
@@ -131,7 +137,7 @@ func (l *Loader) runPath(i int) string { return filepath.Join(l.dir, fmt.Sprintf
 // spill writes the run to a file, sorted.
 func (l *Loader) spill() (err error) {
 	l.sortRun()
-	f, err := os.OpenFile(l.runPath(l.runs), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	f, err := l.x.fs.Create(l.runPath(l.runs), vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
 	}
@@ -157,12 +163,16 @@ func (l *Loader) spill() (err error) {
 // load may be done again.
 func (l *Loader) Commit(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, l.Close()) }()
+	x := l.x
 	paths, err := l.writeTables(ctx)
-	if err != nil {
-		return l.x.classify(err)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	if err := l.x.adopt(ctx, paths, l.packs); err != nil {
-		return l.x.classify(err)
+	if err != nil {
+		return x.classify(err)
+	}
+	if err := x.adopt(ctx, paths, l.packs); err != nil {
+		return x.classify(err)
 	}
 	return nil
 }
@@ -216,8 +226,17 @@ func (x *Index) adopt(ctx context.Context, paths []string, packs map[pack.ID]uin
 // Close gives up what was not committed. It may be called after Commit.
 func (l *Loader) Close() error {
 	l.run, l.packs = nil, nil
-	if err := os.RemoveAll(l.dir); err != nil {
-		return l.x.classify(err)
+	if l.x == nil {
+		return nil
+	}
+	x := l.x
+	l.x = nil
+	err := x.fs.RemoveAll(l.dir)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.loading = false
+	if err != nil {
+		return x.classify(err)
 	}
 	return nil
 }
@@ -237,7 +256,7 @@ func (l *Loader) writeTables(ctx context.Context) (paths []string, err error) {
 		l.run = nil
 		buffer := min(max(l.x.budget.run/l.runs, 4<<10), 256<<10)
 		for i := range l.runs {
-			f, err := os.Open(l.runPath(i))
+			f, err := l.x.fs.Open(l.runPath(i), vfs.SequentialReadsOption)
 			if err != nil {
 				return nil, err
 			}
@@ -310,11 +329,11 @@ func (l *Loader) writeTables(ctx context.Context) (paths []string, err error) {
 
 // newTable begins a table like those of the lowest level.
 func (x *Index) newTable(path string) (*sstable.Writer, error) {
-	f, err := vfs.Default.Create(path, vfs.WriteCategoryUnspecified)
+	f, err := x.fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return nil, err
 	}
-	o := engineOptions(x.budget, x.engine)
+	o := engineOptions(x.gate, x.budget, x.engine)
 	o.EnsureDefaults()
 	wo := o.MakeWriterOptions(len(o.Levels)-1, o.FormatMajorVersion.MaxTableFormat())
 	return sstable.NewWriter(objstorageprovider.NewFileWritable(f), wo), nil

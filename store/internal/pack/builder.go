@@ -68,7 +68,7 @@ func (b *Builder) Reserve(n int, hashes []block.Hash) (Slot, bool) {
 	b.frames = append(b.frames, Frame{uint32(offset), uint32(sealed), hashes})
 	b.pieces += len(hashes)
 	b.unfilled.Add(1)
-	return Slot{b, b.buf[offset:offset:offset+sealed], Place{Pack: b.ID, Offset: uint32(offset), Length: uint32(sealed)}}, true
+	return Slot{b, b.buf[offset : offset : offset+sealed], Place{Pack: b.ID, Offset: uint32(offset), Length: uint32(sealed)}}, true
 }
 
 // Slot is room for one frame in a pack.
@@ -124,3 +124,6 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func directorySize(frames, pieces int) int {
 	return seal.PrefixSize + frames*9 + pieces*32 + seal.Overhead
 }
+
+// Buffer gives the buffer back, once the pack's bytes are no longer needed.
+func (b *Builder) Buffer() []byte { return b.buf[:0] }

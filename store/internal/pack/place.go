@@ -1,6 +1,12 @@
+// Package pack holds the immutable objects that frames are stored in: how one
+// is filled, what its directory says, and where in it a piece lies.
+// docs/format.md, section 6, is its specification.
 package pack
 
-import "encoding/hex"
+import (
+	"encoding/hex"
+	"fmt"
+)
 
 // ID names a pack: 16 random bytes, chosen when the pack is begun, so that the
 // place of a block is known before the pack is stored.
@@ -13,9 +19,41 @@ func (id ID) String() string { return hex.EncodeToString(id[:]) }
 type Place struct {
 	Pack   ID
 	Offset uint32 // of the sealed frame in the pack, in bytes
-	Length uint32 // of the sealed frame, in bytes; at most MaxFrame + overhead
+	Length uint32 // of the sealed frame, in bytes
 	Slot   uint8  // number of the piece in the frame
 }
 
 // IsZero tells whether the place is unknown.
 func (p Place) IsZero() bool { return p.Length == 0 }
+
+// Piece is the place of another piece of the same frame.
+func (p Place) Piece(slot int) Place {
+	p.Slot = uint8(slot)
+	return p
+}
+
+// MarshalText writes pack:offset:length:slot, or nothing for an unknown place.
+func (p Place) MarshalText() ([]byte, error) {
+	if p.IsZero() {
+		return nil, nil
+	}
+	return fmt.Appendf(nil, "%x:%d:%d:%d", p.Pack[:], p.Offset, p.Length, p.Slot), nil
+}
+
+// UnmarshalText reads what MarshalText writes.
+func (p *Place) UnmarshalText(text []byte) error {
+	*p = Place{}
+	if len(text) == 0 {
+		return nil
+	}
+	if len(text) < 33 || text[32] != ':' {
+		return fmt.Errorf("%q is not a place", text)
+	}
+	if _, err := hex.Decode(p.Pack[:], text[:32]); err != nil {
+		return fmt.Errorf("%q is not a place: %w", text, err)
+	}
+	if _, err := fmt.Sscanf(string(text[33:]), "%d:%d:%d", &p.Offset, &p.Length, &p.Slot); err != nil {
+		return fmt.Errorf("%q is not a place: %w", text, err)
+	}
+	return nil
+}

@@ -23,6 +23,7 @@ const (
 	Record       Kind = 7
 	Condemned    Kind = 8
 	IndexSegment Kind = 9
+	DamageNote   Kind = 10
 )
 
 // Version is the version that this code writes, of every kind.

@@ -1,0 +1,459 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/diskvault/diskvault/base/meter"
+	"github.com/diskvault/diskvault/store/internal/block"
+	"github.com/diskvault/diskvault/store/internal/image"
+	"github.com/diskvault/diskvault/store/internal/pack"
+	"github.com/diskvault/diskvault/store/internal/seal"
+)
+
+// CheckOptions say what is checked. The zero value checks the structure of
+// all points: every document, node and directory, and that every block is
+// where its tree says.
+type CheckOptions struct {
+	Points   []string // IDs; empty: all, and the documents that belong to none
+	ReadData bool     // read every pack in use, and verify every block in it
+	Sample   float64  // or this share of the packs, from 0 to 1, chosen by chance
+	Progress func(done, total int64)
+	Meter    *meter.Meter // may be nil
+}
+
+// Damage is one thing that is not as it was written.
+type Damage struct {
+	Object string  `json:"object"` // key in the bucket
+	What   string  `json:"what"`
+	Losses []Lost  `json:"losses,omitempty"` // what cannot be restored because of it
+	pack   pack.ID // zero: not a data pack
+}
+
+// Lost are ranges of a recovery point that cannot be restored.
+type Lost struct {
+	Point  string  `json:"point"`
+	Name   string  `json:"name"`
+	Ranges []Range `json:"ranges"`
+}
+
+// CheckReport says what was checked and what was found.
+type CheckReport struct {
+	Points    int64    `json:"points"`
+	Nodes     int64    `json:"nodes"`
+	Packs     int64    `json:"packs"`     // whose directory was verified
+	PacksRead int64    `json:"packsRead"` // whose every block was verified
+	BytesRead int64    `json:"bytesRead"`
+	Damage    []Damage `json:"damage"`
+}
+
+// Check verifies the store without changing it, but for notes about damaged
+// packs, which make the next backup store their blocks anew. Damage is
+// reported, not returned as an error; an error means that the check could not
+// be done.
+func (s *Store) Check(ctx context.Context, o CheckOptions) (CheckReport, error) {
+	c := &check{
+		store: s, options: o, seen: map[block.Hash]bool{}, damage: map[string]*Damage{},
+		used: map[pack.ID]bool{},
+	}
+	c.directories.limit = maxDirectories
+	if len(o.Points) == 0 {
+		if err := c.documents(ctx); err != nil {
+			return c.report, err
+		}
+	}
+	points, err := c.points(ctx)
+	if err != nil {
+		return c.report, err
+	}
+	for _, p := range points {
+		if err := c.structure(ctx, p); err != nil {
+			return c.report, err
+		}
+	}
+	if o.ReadData || o.Sample > 0 {
+		if err := c.data(ctx); err != nil {
+			return c.report, err
+		}
+	}
+	if len(c.bad) > 0 {
+		if err := c.losses(ctx, points); err != nil {
+			return c.report, err
+		}
+	}
+	c.report.Damage = []Damage{}
+	for _, key := range c.order {
+		d := c.damage[key]
+		c.report.Damage = append(c.report.Damage, *d)
+		if d.pack != (pack.ID{}) {
+			if err := s.markDamaged(ctx, d.pack, d.What); err != nil {
+				return c.report, err
+			}
+		}
+	}
+	return c.report, nil
+}
+
+type check struct {
+	store   *Store
+	options CheckOptions
+	report  CheckReport
+	seen    map[block.Hash]bool         // nodes verified, with all below them
+	damage  map[string]*Damage          // by object
+	order   []string                    // of the damage, as it was found
+	used    map[pack.ID]bool            // data packs in use; true if the directory can be read
+	bad     map[pack.ID]map[uint32]bool // frames that cannot be read; offset 0 stands for all
+
+	directories lru[pack.ID, directory] // of packs used last
+}
+
+// directory is that of a data pack, by offset of the frame.
+type directory map[uint32]pack.Frame
+
+// maxDirectories bounds the memory of a check: a directory takes about 50 KiB.
+const maxDirectories = 256
+
+// found notes damage of an object, once.
+func (c *check) found(key, what string) *Damage {
+	d := c.damage[key]
+	if d == nil {
+		d = &Damage{Object: key, What: what}
+		c.damage[key] = d
+		c.order = append(c.order, key)
+	}
+	return d
+}
+
+// badFrame notes that a frame of a data pack, or with offset 0 all of them,
+// cannot be read.
+func (c *check) badFrame(id pack.ID, offset uint32, err error) {
+	c.found(packName(seal.DataPack, id), reason(err)).pack = id
+	if c.bad == nil {
+		c.bad = map[pack.ID]map[uint32]bool{}
+	}
+	if c.bad[id] == nil {
+		c.bad[id] = map[uint32]bool{}
+	}
+	c.bad[id][offset] = true
+}
+
+// documents reads every record and session.
+func (c *check) documents(ctx context.Context) error {
+	for _, prefix := range []string{recordPrefix, sessionPrefix} {
+		for o, err := range c.store.bucket.List(ctx, prefix, "") {
+			if err != nil {
+				return err
+			}
+			if len(o.Key) < len(prefix)+32 {
+				continue
+			}
+			id, err := ParseID(o.Key[len(prefix) : len(prefix)+32])
+			if err != nil {
+				continue
+			}
+			kind := seal.Record
+			if prefix == sessionPrefix {
+				kind = seal.Session
+			}
+			var any struct{}
+			if err := c.store.readDocument(ctx, o.Key, kind, id, maxRecordSize, &any); isDamage(err) {
+				c.found(o.Key, reason(err))
+			} else if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (c *check) points(ctx context.Context) ([]Point, error) {
+	var points []Point
+	add := func(p Point, err error) error {
+		if isDamage(err) {
+			c.found(pointPrefix+p.ID, reason(err)).Losses = []Lost{{Point: p.ID}}
+			return nil
+		}
+		points = append(points, p)
+		return err
+	}
+	if len(c.options.Points) > 0 {
+		for _, id := range c.options.Points {
+			p, err := c.store.Point(ctx, id)
+			p.ID = id
+			if err := add(p, err); err != nil {
+				return nil, err
+			}
+		}
+		return points, nil
+	}
+	for p, err := range c.store.Points(ctx) {
+		if err := add(p, err); err != nil {
+			return nil, err
+		}
+	}
+	return points, nil
+}
+
+// structure walks the tree of a point, but for what was walked before.
+func (c *check) structure(ctx context.Context, p Point) error {
+	c.report.Points++
+	img, err := c.store.Image(p)
+	if err != nil {
+		c.found(pointPrefix+p.ID, reason(err)).Losses = []Lost{{Point: p.ID, Name: p.Name}}
+		return nil
+	}
+	return c.subtree(ctx, p, img.tree, img.tree.TopNode, img.tree.Top(), 0)
+}
+
+func (c *check) subtree(ctx context.Context, p Point, t *image.Tree, child image.Child, level int, i int64) error {
+	if child.Hash.IsZero() || c.seen[child.Hash] {
+		return nil
+	}
+	n, err := t.Loader.Node(ctx, child, level)
+	if isDamage(err) {
+		span := image.Span(level) * int64(t.BlockSize)
+		lost := Range{i * span, min(span, t.Size-i*span)}
+		d := c.found(packName(seal.MetadataPack, child.Place.Pack), reason(err))
+		d.Losses = addLoss(d.Losses, p, lost)
+		return nil // what lies elsewhere is checked all the same
+	}
+	if err != nil {
+		return err
+	}
+	c.report.Nodes++
+	if c.options.Meter != nil {
+		c.options.Meter.Mark(1)
+	}
+	if level == 0 {
+		err = c.leaf(ctx, n)
+	} else {
+		for k := range n.Children {
+			if err = c.subtree(ctx, p, t, n.Children[k], level-1, i*image.Fanout+int64(k)); err != nil {
+				break
+			}
+		}
+	}
+	// A damaged subtree is walked for each point that has it, so that the
+	// report names them all.
+	if err == nil && len(c.damage) == 0 {
+		c.seen[child.Hash] = true
+	}
+	return err
+}
+
+// leaf verifies that each block is where its place says, as far as the
+// directories of the packs tell.
+func (c *check) leaf(ctx context.Context, n *image.Node) error {
+	for k := range n.Children {
+		b := &n.Children[k]
+		if b.Hash.IsZero() {
+			continue
+		}
+		frames, err := c.directory(ctx, b.Place.Pack)
+		if err != nil {
+			return err
+		}
+		if frames == nil {
+			continue // noted already
+		}
+		f, ok := frames[b.Place.Offset]
+		if !ok || f.Length != b.Place.Length || int(b.Place.Slot) >= len(f.Hashes) || f.Hashes[b.Place.Slot] != b.Hash {
+			c.badFrame(b.Place.Pack, b.Place.Offset, fmt.Errorf("a tree names a block in the frame at offset %d that is not there", b.Place.Offset))
+		}
+	}
+	return nil
+}
+
+// directory gives the directory of a data pack, or nil if it cannot be read.
+func (c *check) directory(ctx context.Context, id pack.ID) (directory, error) {
+	if d, ok := c.directories.get(id); ok {
+		return d, nil
+	}
+	if readable, seen := c.used[id]; seen && !readable {
+		return nil, nil
+	}
+	frames, err := c.store.directory(ctx, seal.DataPack, id, 0)
+	if err != nil && !isDamage(err) {
+		return nil, err
+	}
+	if err != nil {
+		c.used[id] = false
+		c.badFrame(id, 0, err)
+		return nil, nil
+	}
+	d := make(directory, len(frames))
+	for _, f := range frames {
+		d[f.Offset] = f
+	}
+	c.directories.put(id, d, 1)
+	if !c.used[id] {
+		c.used[id] = true
+		c.report.Packs++
+	}
+	return d, nil
+}
+
+// data reads packs whole and verifies each block in them.
+func (c *check) data(ctx context.Context) error {
+	var ids []pack.ID
+	for id, readable := range c.used {
+		if readable && (c.options.ReadData || rand.Float64() < c.options.Sample) {
+			ids = append(ids, id)
+		}
+	}
+	var mu sync.Mutex // covers the report and the damage
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(2)
+	for _, id := range ids {
+		group.Go(func() error {
+			n, bad, err := c.store.verifyPack(ctx, id)
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for offset, why := range bad {
+				c.badFrame(id, offset, why)
+			}
+			c.report.PacksRead++
+			c.report.BytesRead += n
+			if c.options.Meter != nil {
+				c.options.Meter.Mark(n)
+			}
+			if c.options.Progress != nil {
+				c.options.Progress(c.report.PacksRead, int64(len(ids)))
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// verifyPack reads a data pack and verifies each block against its hash. It
+// gives the offsets of the frames that are not as they were written.
+func (s *Store) verifyPack(ctx context.Context, id pack.ID) (read int64, bad map[uint32]error, err error) {
+	name := packName(seal.DataPack, id)
+	bad = map[uint32]error{}
+	var key *seal.Key
+	frames, err := s.directory(ctx, seal.DataPack, id, 0)
+	if err == nil {
+		key, err = s.packKey(ctx, seal.DataPack, id)
+	}
+	if isDamage(err) {
+		bad[0] = err
+		return 0, bad, nil
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	decoder := seal.NewDecoder(max(FrameSize, s.blockSize))
+	defer decoder.Close()
+	hash := s.hasher(blockDomain)
+	payload := make([]byte, 0, max(FrameSize, s.blockSize))
+	var sealed []byte
+	for _, f := range frames {
+		offset := f.Offset
+		if cap(sealed) < int(f.Length) {
+			sealed = make([]byte, f.Length, 2*f.Length)
+		}
+		sealed = sealed[:f.Length]
+		if err := s.bucket.Get(ctx, name, int64(offset), sealed); err != nil {
+			if !isDamage(err) {
+				return read, nil, err
+			}
+			bad[offset] = err
+			continue
+		}
+		read += int64(f.Length)
+		plain, err := key.Open(sealed[:0], sealed, int64(offset))
+		if err == nil {
+			var decoded []byte
+			if decoded, _, err = decoder.Decode(payload, plain); err == nil {
+				err = verifyFrame(hash, decoded, f, s.blockSize)
+			}
+		}
+		if err != nil {
+			bad[offset] = err
+		}
+	}
+	return read, bad, nil
+}
+
+func verifyFrame(hash *block.Hasher, decoded []byte, f pack.Frame, blockSize int) error {
+	if len(decoded) != len(f.Hashes)*blockSize {
+		return fmt.Errorf("the frame at offset %d decodes to %d bytes: %w", f.Offset, len(decoded), seal.Damaged)
+	}
+	for slot, h := range f.Hashes {
+		if hash.Sum(decoded[slot*blockSize:(slot+1)*blockSize]) != h {
+			return fmt.Errorf("the block in the frame at offset %d, slot %d has another hash: %w", f.Offset, slot, seal.Damaged)
+		}
+	}
+	return nil
+}
+
+// losses walks the trees once more to name the ranges that lie in bad frames.
+func (c *check) losses(ctx context.Context, points []Point) error {
+	for _, p := range points {
+		img, err := c.store.Image(p)
+		if err != nil {
+			continue // reported as damage of the point
+		}
+		cursor := img.tree.NewCursor()
+		for i := int64(0); ; i++ {
+			leaf, n, ok, err := cursor.NextLeaf(ctx, i)
+			if isDamage(err) {
+				continue // reported as damage of the metadata pack
+			}
+			if err != nil {
+				return err
+			}
+			if !ok {
+				break
+			}
+			i = leaf
+			for k := range n.Children {
+				b := &n.Children[k]
+				frames := c.bad[b.Place.Pack]
+				if b.Hash.IsZero() || !frames[0] && !frames[b.Place.Offset] {
+					continue
+				}
+				size := int64(img.tree.BlockSize)
+				off := (leaf*image.Fanout + int64(k)) * size
+				d := c.damage[packName(seal.DataPack, b.Place.Pack)]
+				d.Losses = addLoss(d.Losses, p, Range{off, min(size, p.Size-off)})
+			}
+		}
+	}
+	return nil
+}
+
+// addLoss adds a range to what the point lost, joined to the one before where
+// they touch.
+func addLoss(losses []Lost, p Point, r Range) []Lost {
+	if n := len(losses); n == 0 || losses[n-1].Point != p.ID {
+		losses = append(losses, Lost{Point: p.ID, Name: p.Name})
+	}
+	l := &losses[len(losses)-1]
+	if n := len(l.Ranges); n > 0 && l.Ranges[n-1].Offset+l.Ranges[n-1].Length == r.Offset {
+		l.Ranges[n-1].Length += r.Length
+	} else {
+		l.Ranges = append(l.Ranges, r)
+	}
+	return losses
+}
+
+// reason is the cause of damage in one sentence.
+func reason(err error) string {
+	if isMissing(err) {
+		return "it is missing"
+	}
+	if cause := errors.Unwrap(err); cause != nil && isDamage(err) {
+		return cause.Error()
+	}
+	return err.Error()
+}

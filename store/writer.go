@@ -1,0 +1,243 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/diskvault/diskvault/base/meter"
+	"github.com/diskvault/diskvault/base/problem"
+	"github.com/diskvault/diskvault/store/internal/image"
+	"github.com/diskvault/diskvault/store/internal/pack"
+	"github.com/diskvault/diskvault/store/internal/seal"
+)
+
+// Compression is how much work is spent on making data small.
+type Compression = seal.Compression
+
+// The choices, as the command line names them.
+const (
+	CompressionAuto    = seal.Auto
+	CompressionFast    = seal.Fast
+	CompressionDefault = seal.Default
+	CompressionMax     = seal.Max
+	CompressionNone    = seal.None
+)
+
+// WriterOptions say what is going to be written.
+type WriterOptions struct {
+	ID          ID     // of the recovery point, and so of the session
+	Instance    string // ID of the backup instance
+	Size        int64  // of the disk, in bytes
+	Base        *Image // to compare with, block by block; nil: none
+	Compression Compression
+	Meter       *meter.Meter // required
+}
+
+// Writer stores one image: many Encoders make segments, one goroutine adds
+// them in order to the tree, Commit makes the point. Close must be called in
+// the end, whatever happened.
+type Writer struct {
+	store   *Store
+	options WriterOptions
+	ctx     context.Context // ends with the first error
+	cancel  context.CancelCauseFunc
+	session *session
+	shape   image.Shape
+	damaged map[pack.ID]bool // packs whose blocks must be stored anew
+
+	put      *meter.Stage
+	data     *packer
+	metadata *packer
+	fresh    fresh
+	tree     *image.Builder
+	treeWork *meter.Worker
+
+	zero, unchanged, known, fresher, stored atomic.Int64
+
+	closing sync.Once
+}
+
+// Sizes and numbers of pack buffers: what is in flight, and so most of the
+// memory of a run.
+const (
+	filePackSize    = 32 << 20
+	objectPackSize  = 16 << 20
+	dataBuffers     = 3 // one being filled, one waiting, one being put
+	metadataSize    = 4 << 20
+	metadataBuffers = 2
+)
+
+// NewWriter begins a session and the image in it. Errors: those of the bucket.
+func (s *Store) NewWriter(ctx context.Context, o WriterOptions) (*Writer, error) {
+	if s.index == nil {
+		return nil, errors.New("the store was opened for reading only")
+	}
+	w := &Writer{store: s, options: o, shape: image.Shape{Size: o.Size, BlockSize: s.blockSize}}
+	var bases []Root
+	var base *image.Tree
+	if o.Base != nil {
+		bases, base = []Root{o.Base.root}, o.Base.tree
+	}
+	if _, err := seal.NewEncoder(o.Compression); err != nil {
+		return nil, problem.Wrap(err, problem.InvalidArgument, "The compression %q is not known.", o.Compression)
+	}
+	var err error
+	if w.damaged, err = s.damagedPacks(ctx); err != nil {
+		return nil, err
+	}
+	if w.session, err = s.beginSession(ctx, o.ID, o.Instance, bases); err != nil {
+		return nil, err
+	}
+	w.ctx, w.cancel = context.WithCancelCause(ctx)
+	w.fresh.blocks = map[Root]freshBlock{}
+	size, buffers, puts := filePackSize, dataBuffers, 1
+	if !strings.HasPrefix(s.URL(), "file:") {
+		// A request to an object store waits longer than it works.
+		size, buffers, puts = objectPackSize, 6, 4
+	}
+	w.put = o.Meter.Stage("put", puts+1)
+	w.data = newPacker(w, seal.DataPack, size, buffers, puts, w.put)
+	w.metadata = newPacker(w, seal.MetadataPack, metadataSize, metadataBuffers, 1, o.Meter.Stage("put nodes", 1))
+	o.Meter.Queue("cpu-put", cap(w.data.full), func() int { return len(w.data.full) })
+	w.tree = image.NewBuilder(w.shape, base, s.hasher(nodeDomain), sink{w})
+	w.treeWork = o.Meter.Stage("tree", 1).Worker(0)
+	return w, nil
+}
+
+// fail ends the run with the first error.
+func (w *Writer) fail(err error) { w.cancel(err) }
+
+// Context ends when the run cannot succeed any more; its cause is the error.
+func (w *Writer) Context() context.Context { return w.ctx }
+
+// Bytes counts so far; only the classes that a writer knows are set.
+func (w *Writer) Bytes() Bytes {
+	return Bytes{
+		Zero: w.zero.Load(), Unchanged: w.unchanged.Load(), Known: w.known.Load(),
+		New: w.fresher.Load(), Stored: w.stored.Load(),
+	}
+}
+
+// Add puts the next segment into the tree. Add, Zeros, Unchanged, Checkpoint
+// and Commit are for one goroutine.
+func (w *Writer) Add(segment *Segment) error {
+	w.treeWork.Enter(meter.Work)
+	defer w.treeWork.Enter(meter.Starved)
+	for _, d := range segment.doubles {
+		select {
+		case <-d.frame.ready:
+			segment.children[d.at].Place = d.frame.place.Piece(d.slot)
+		case <-w.ctx.Done():
+			return context.Cause(w.ctx)
+		}
+	}
+	return w.tree.Blocks(w.ctx, segment.children)
+}
+
+// Zeros says that the next bytes of the disk, a multiple of the block size or
+// up to the end, are zeros.
+func (w *Writer) Zeros(length int64) error { return w.tree.Zeros(w.ctx, w.blocks(length)) }
+
+// Unchanged says that the next bytes are those of the base.
+func (w *Writer) Unchanged(length int64) error {
+	w.unchanged.Add(length)
+	return w.tree.Unchanged(w.ctx, w.blocks(length))
+}
+
+func (w *Writer) blocks(length int64) int64 {
+	return (length + int64(w.shape.BlockSize) - 1) / int64(w.shape.BlockSize)
+}
+
+// Checkpoint puts what was added so far on stable storage and says so in the
+// session, so that a later run finds it, even on another machine.
+func (w *Writer) Checkpoint() error {
+	w.treeWork.Enter(meter.Work)
+	defer w.treeWork.Enter(meter.Starved)
+	done := min(w.tree.Next()*int64(w.shape.BlockSize), w.shape.Size)
+	top, err := w.tree.Checkpoint(w.ctx)
+	if err == nil {
+		err = w.flush()
+	}
+	if err != nil {
+		return err
+	}
+	return w.session.checkpoint(w.ctx, checkpoint{
+		Root: w.shape.Root(w.store.hasher(rootDomain), top.Hash),
+		Size: w.shape.Size,
+		Top:  Ref{top.Hash, top.Place},
+		Done: done,
+		Time: time.Now().UTC(),
+	})
+}
+
+func (w *Writer) flush() error {
+	if err := w.data.flush(w.ctx, w.treeWork); err != nil {
+		return err
+	}
+	return w.metadata.flush(w.ctx, w.treeWork)
+}
+
+// Commit stores what is open and makes the point exist. The fields of p that
+// follow from the content are filled in: ID, Root, Size, Top, Created and the
+// bytes that the writer counts. After an error the point does not exist, but
+// for an error of the bucket that leaves it unknown.
+func (w *Writer) Commit(p Point) (Point, error) {
+	top, err := w.tree.Finish(w.ctx)
+	if err == nil {
+		err = w.flush()
+	}
+	w.treeWork.Done()
+	if err != nil {
+		return p, err
+	}
+	counted := w.Bytes()
+	p.ID = w.options.ID.String()
+	p.Size = w.shape.Size
+	p.Root = w.shape.Root(w.store.hasher(rootDomain), top.Hash)
+	p.Top = Ref{top.Hash, top.Place}
+	p.Created = time.Now().UTC()
+	p.Bytes.Zero, p.Bytes.Unchanged, p.Bytes.Known = counted.Zero, counted.Unchanged, counted.Known
+	p.Bytes.New, p.Bytes.Stored = counted.New, counted.Stored
+	if err := w.store.commit(w.ctx, w.options.ID, p); err != nil {
+		return p, err
+	}
+	// The point exists. What fails from here on leaves sessions behind, which
+	// the next run removes.
+	_ = w.session.end(w.ctx)
+	_ = w.store.forgetUnfinished(w.ctx, p.Instance)
+	return p, nil
+}
+
+// Close ends the workers. Without a commit before it, what is stored stays:
+// the session and its last checkpoint tell the next run.
+func (w *Writer) Close() {
+	w.closing.Do(func() {
+		w.cancel(context.Canceled)
+		w.data.close()
+		w.metadata.close()
+		w.session.halt()
+	})
+}
+
+// sink stores the nodes of the tree.
+type sink struct{ w *Writer }
+
+func (s sink) Known(h Root) (pack.Place, bool) {
+	place, ok, err := s.w.store.index.Lookup(h)
+	if err != nil || !ok || s.w.damaged[place.Pack] {
+		return pack.Place{}, false // unknown costs space, never correctness
+	}
+	return place, true
+}
+
+func (s sink) Frame(ctx context.Context, payload []byte, hashes []Root) (pack.Place, error) {
+	e, err := seal.NewEncoder(seal.Fast)
+	if err != nil {
+		return pack.Place{}, err
+	}
+	return s.w.metadata.add(ctx, s.w.treeWork, new(meter.Timer), e.Encode(payload, len(hashes)), hashes)
+}
