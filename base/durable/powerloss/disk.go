@@ -414,7 +414,10 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 	if f.node.folder {
 		return 0, failed("read", f.name, syscall.EISDIR)
 	}
-	if off < 0 || off > int64(len(f.node.data)) {
+	if off < 0 {
+		return 0, failed("read", f.name, syscall.EINVAL)
+	}
+	if off > int64(len(f.node.data)) {
 		return 0, io.EOF
 	}
 	n := copy(p, f.node.data[off:])

@@ -168,6 +168,9 @@ func (b *Bucket) Get(ctx context.Context, key string, off int64, dst []byte) err
 	if err := check(ctx, key); err != nil {
 		return err
 	}
+	if off < 0 {
+		return fmt.Errorf("get %s: the offset %d is negative", key, off)
+	}
 	f, err := b.root.Open(key)
 	if err != nil {
 		return b.failed("get", key, err)
