@@ -86,6 +86,15 @@ func (c *Catalog) SetVerified(ctx context.Context, pointID string, at time.Time)
 	})
 }
 
+// SetStoreVerified notes that all data of all points that a store held at a
+// time were read back then.
+func (c *Catalog) SetStoreVerified(ctx context.Context, storeID string, at time.Time) error {
+	return c.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE point SET verified = $1 WHERE store = $2 AND created <= $1`, stamp(at), storeID)
+		return err
+	})
+}
+
 // Points gives the points of an instance, newest first. Newest is by the
 // order of their commits, so that a clock set back does not change it.
 func (c *Catalog) Points(ctx context.Context, instanceID string) ([]Point, error) {

@@ -110,6 +110,19 @@ func saveKey(path, text string) error {
 	return nil
 }
 
+// Rename gives something in the folder its final name, on stable storage when
+// it returns.
+func (f Folder) Rename(from, to string) error {
+	err := os.Rename(from, to)
+	if err == nil {
+		err = syncFolder(filepath.Dir(to))
+	}
+	if err != nil {
+		return problem.Wrap(err, problem.HomeNotUsable, "%s cannot be renamed to %s.", from, to)
+	}
+	return nil
+}
+
 func syncFolder(path string) error {
 	d, err := os.Open(path)
 	if err != nil {

@@ -35,6 +35,8 @@ const (
 	OperationBackup  = "Backup"
 	OperationRestore = "Restore"
 	OperationVerify  = "Verify"
+	// OperationRebuildIndex makes the local index of a store anew.
+	OperationRebuildIndex = "RebuildIndex"
 )
 
 // The triggers of a job.

@@ -1,0 +1,275 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/diskvault/diskvault/base/problem"
+	"github.com/diskvault/diskvault/control/catalog"
+	"github.com/diskvault/diskvault/control/job"
+	"github.com/diskvault/diskvault/control/resource"
+	"github.com/diskvault/diskvault/disk"
+	"github.com/diskvault/diskvault/engine/backup"
+	"github.com/diskvault/diskvault/store"
+)
+
+// backup is the use case of Client.Backup.
+func (s *Service) backup(ctx context.Context, c call, r BackupRequest) (BackupResult, error) {
+	var result BackupResult
+	path, known, err := s.diskPath(ctx, r)
+	if err != nil {
+		return result, err
+	}
+	if known == nil {
+		// A disk that is not protected yet is refused before there is a
+		// job; a protected one that cannot be read is a failed job.
+		src, err := disk.Probe(ctx, path)
+		if err != nil {
+			return result, err
+		}
+		if known, err = s.match(ctx, c, r, src); err != nil {
+			return result, err
+		}
+	}
+	spec := c.spec(resource.OperationBackup)
+	if known != nil {
+		spec.InstanceID, spec.Instance = known.ID, known.Name
+	}
+	err = s.jobs.Do(ctx, spec, s.shared(func(ctx context.Context, run *job.Run) (job.Outcome, error) {
+		src, err := disk.Probe(ctx, path)
+		if err != nil {
+			return job.Outcome{}, err
+		}
+		result, err = s.backupSource(ctx, c, r, src, run)
+		return job.Outcome{Result: result, Warnings: result.Status == resource.CompletedWithWarnings}, err
+	}))
+	return result, err
+}
+
+// diskPath finds out what a person meant by DISK: a path, or the name of a
+// protected disk where there is no such path. The instance is given where the
+// words alone name it.
+func (s *Service) diskPath(ctx context.Context, r BackupRequest) (string, *resource.Instance, error) {
+	_, err := os.Lstat(r.Path)
+	exists := err == nil
+	found, err := s.named(ctx, r.Disk, r.Path)
+	if err != nil {
+		return "", nil, err
+	}
+	if !exists && len(found) == 1 && r.Name == "" {
+		return found[0].Disk, &found[0], nil
+	}
+	if r.Path == "" {
+		return r.Disk, nil, nil // a URL, which the probe judges
+	}
+	return r.Path, nil, nil
+}
+
+// backupSource runs one backup as a job.
+func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src *disk.Source, run *job.Run) (BackupResult, error) {
+	result := BackupResult{JobID: run.ID, Disk: src.Path}
+	known, err := s.match(ctx, c, r, src)
+	if err != nil {
+		return result, err
+	}
+	var i resource.Instance
+	if known != nil {
+		i = *known
+	} else {
+		var made Created
+		if i, made, err = s.protect(ctx, c, r, src); err != nil {
+			return result, err
+		}
+		result.Created = &made
+	}
+	result.Instance = i.Name
+	run.Describe(i.ID, i.Name)
+
+	st, row, err := s.openKnown(ctx, i.Store, r.Key)
+	if err != nil {
+		return result, err
+	}
+	if r.URL != "" && known != nil {
+		if err := s.sameStore(ctx, r, i, row); err != nil {
+			return result, err
+		}
+	}
+	if err := s.remindRecoveryKey(ctx, c, st, row); err != nil {
+		return result, err
+	}
+	for _, n := range st.Notices() {
+		c.notice(resource.Notice{Name: "Store", Message: n})
+	}
+	if err := s.syncPoints(ctx, st); err != nil {
+		return result, err
+	}
+	policy, err := s.catalog.Policy(ctx, i.Vault, i.Policy)
+	if err != nil {
+		return result, err
+	}
+	rule, err := policy.Rule(r.RetentionTag)
+	if err != nil {
+		return result, err
+	}
+	points, err := s.catalog.Points(ctx, i.ID)
+	if err != nil {
+		return result, err
+	}
+	if known != nil && i.Size != src.Size && len(points) > 0 {
+		c.notice(resource.Notice{Name: "DiskResized", Message: fmt.Sprintf("The size of the disk changed from %s to %s since its last backup.", byteText(i.Size), byteText(src.Size))})
+	}
+	if src.Format.Container() {
+		c.notice(resource.Notice{Name: "ContainerFormat", Message: fmt.Sprintf("%s is a %s container. It is backed up as it is, byte for byte: a restore gives the same container, not the disk inside.", src.Path, src.Format)})
+	}
+	result.First = len(points) == 0
+	if result.First {
+		s.firstNotices(c, src, row)
+	}
+
+	options := backup.Options{
+		Store: st, Source: src, Meter: run.Meter,
+		Point: store.Point{
+			Instance: i.ID, Name: i.Name, Disk: i.Disk, Vault: i.Vault, Policy: i.Policy, Trigger: resource.OnDemand,
+			RetentionTag: rule.Tag, Retention: string(rule.Duration),
+		},
+		Compression: r.Compression, FullScan: r.FullScan, AllowInconsistent: r.AllowInconsistent, AllowUnreadable: r.AllowUnreadable, LimitRate: r.LimitRate,
+	}
+	if len(points) > 0 {
+		options.Parent = &points[0].Point
+	}
+	engine := backup.New(options)
+	run.Follow(func() resource.Progress { return backupProgress(engine.Progress()) })
+	done, err := engine.Do(ctx)
+	if err != nil {
+		return result, s.kept(ctx, err, i.Name, engine.Progress().Bytes.Stored)
+	}
+	return s.finishBackup(ctx, result, i, src, row, done, run)
+}
+
+// finishBackup makes the catalog know what the store already holds.
+func (s *Service) finishBackup(ctx context.Context, result BackupResult, i resource.Instance, src *disk.Source, row resource.Store, done backup.Result, run *job.Run) (BackupResult, error) {
+	ctx = context.WithoutCancel(ctx) // the point exists; that must be told
+	if err := s.catalog.PutPoint(ctx, row.ID, done.Point); err != nil {
+		return result, err
+	}
+	var err error
+	i.Size = src.Size
+	i.Kind = string(src.Kind)
+	if i.Identity, err = json.Marshal(src.Identity); err != nil {
+		return result, err
+	}
+	if err := s.catalog.PutInstance(ctx, i); err != nil {
+		return result, err
+	}
+	view, err := s.view(ctx, i.ID)
+	if err != nil {
+		return result, err
+	}
+	for _, p := range view {
+		if p.ID == done.Point.ID {
+			p.KeptBecause = nil
+			result.RecoveryPoint = p
+		}
+	}
+	run.Meter.Finish()
+	record := run.Meter.Record()
+	result.Phases, result.Stages = record.Phases, record.Stages
+	for _, p := range record.Phases {
+		result.DurationSeconds += p.Seconds
+	}
+	result.Status = resource.Completed
+	result.Capture = Capture{done.Capture.Method, done.Capture.Seconds}
+	result.ChangeTracking = ChangeTracking{done.ChangeTracking.Method, done.ChangeTracking.Reason}
+	result.Bytes = done.Point.Bytes
+	result.Verdict = Verdict{State: "Unknown", Causes: []string{}}
+	result.Warnings = done.Warnings
+	if done.Point.Consistency == store.Inconsistent {
+		reason := done.Point.Reason
+		if reason == "" {
+			reason = "no one point in time could be proven"
+		}
+		result.Warnings = append([]string{"The recovery point is marked inconsistent: " + strings.TrimSuffix(reason, ".") + "."}, result.Warnings...)
+	}
+	if len(result.Warnings) > 0 {
+		result.Status = resource.CompletedWithWarnings
+	}
+	return result, nil
+}
+
+// kept says, when a person interrupted a backup, what became of its work.
+func (s *Service) kept(ctx context.Context, err error, name string, stored int64) error {
+	if ctx.Err() == nil || !errors.Is(err, context.Canceled) && !problem.Is(err, problem.OperationInterrupted) {
+		return err
+	}
+	return problem.Wrap(context.Canceled, problem.OperationInterrupted, "The backup of %s was interrupted. The %s that it had stored are kept; the next run uses them.", name, byteText(stored)).
+		With("storedBytes", stored)
+}
+
+// sameStore refuses a store other than the one that the instance has.
+func (s *Service) sameStore(ctx context.Context, r BackupRequest, i resource.Instance, row resource.Store) error {
+	b, err := openBucket(ctx, r.URL)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	h, err := store.Identify(ctx, b)
+	if err != nil {
+		return err
+	}
+	if h.StoreID.String() != row.ID {
+		return problem.New(problem.InvalidArgument, "The disk %q is backed up to %s; a disk keeps its store.", i.Name, row.URL).
+			Do("Leave --store away.", "To back the disk up to another store as well, protect it under another name: --name.")
+	}
+	return nil
+}
+
+// syncPoints makes the catalog agree with the store if a process died while it
+// may have committed a point.
+func (s *Service) syncPoints(ctx context.Context, st *store.Store) error {
+	stale, err := s.catalog.Fact(ctx, catalog.PointsStale)
+	if err != nil || stale == "" {
+		return err
+	}
+	var points []store.Point
+	for p, err := range st.Points(ctx) {
+		if err != nil {
+			// A damaged point must neither hide the others nor be
+			// forgotten: the catalog keeps what it has.
+			return nil
+		}
+		points = append(points, p)
+	}
+	_, _, err = s.catalog.SetPoints(ctx, st.Header().StoreID.String(), points)
+	return err
+}
+
+// firstNotices says plainly what is not yet safe after a first backup.
+func (s *Service) firstNotices(c call, src *disk.Source, row resource.Store) {
+	if path, ok := strings.CutPrefix(row.URL, "file:"); ok {
+		path = strings.TrimPrefix(path, "//")
+		if device, shared := src.SharesDisk(path); shared {
+			c.notice(resource.Notice{
+				Name:              "StoreOnSourceDevice",
+				Message:           fmt.Sprintf("The store %s lies on the same device as the disk (%s): if it fails, both are lost.", path, device),
+				RecommendedAction: "Make a store elsewhere: diskvault store create URL",
+			})
+		}
+	}
+	c.notice(resource.Notice{
+		Name:              "NoServer",
+		Message:           "No server runs, so nothing is backed up by itself: the schedule of the policy is not carried out.",
+		RecommendedAction: "Run `diskvault backup` from cron or a systemd timer.",
+	})
+}
+
+func backupProgress(p backup.Progress) resource.Progress {
+	out := resource.Progress{Phase: p.Phase, Done: p.Done, Total: p.Total, Rate: p.Rate, Bottleneck: p.Bottleneck, Stored: p.Bytes.Stored}
+	if p.ETA.Known {
+		out.ETA = &resource.ETA{P10: p.ETA.P10, P50: p.ETA.P50, P90: p.ETA.P90}
+	}
+	return out
+}

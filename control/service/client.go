@@ -1,0 +1,112 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/diskvault/diskvault/control/home"
+	"github.com/diskvault/diskvault/control/resource"
+)
+
+// Client asks for use cases: in this process if nobody owns the data folder,
+// else of its owner. Events, which may come from any goroutine, go to the
+// function given with each call.
+type Client struct {
+	Folder  home.Folder
+	Options Options
+}
+
+// Events hears what happens while a request is done.
+type Events func(home.Event)
+
+func ask[Out any](ctx context.Context, c Client, operation string, in any, events Events) (out Out, err error) {
+	arguments, err := json.Marshal(in)
+	if err != nil {
+		return out, err
+	}
+	if events == nil {
+		events = func(home.Event) {}
+	}
+	result, err := c.Folder.Call(ctx, home.Request{Operation: operation, Arguments: arguments},
+		func(ctx context.Context) (home.Service, error) { return Open(ctx, c.Folder, c.Options) }, events)
+	if err != nil {
+		return out, err
+	}
+	return out, json.Unmarshal(result, &out)
+}
+
+// Backup protects a disk if it is not yet, and makes a recovery point of it.
+func (c Client) Backup(ctx context.Context, r BackupRequest, e Events) (BackupResult, error) {
+	return ask[BackupResult](ctx, c, "backup", r, e)
+}
+
+// Restore writes the content of a recovery point to a file or device.
+func (c Client) Restore(ctx context.Context, r RestoreRequest, e Events) (RestoreResult, error) {
+	return ask[RestoreResult](ctx, c, "restore", r, e)
+}
+
+// Points lists the recovery points of an instance, newest first.
+func (c Client) Points(ctx context.Context, r PointsRequest) ([]resource.RecoveryPoint, error) {
+	return ask[[]resource.RecoveryPoint](ctx, c, "points", r, nil)
+}
+
+// Verify checks that recovery points can be restored.
+func (c Client) Verify(ctx context.Context, r VerifyRequest, e Events) (VerifyResult, error) {
+	return ask[VerifyResult](ctx, c, "verify", r, e)
+}
+
+// Status tells what is protected and what failed.
+func (c Client) Status(ctx context.Context) (StatusResult, error) {
+	return ask[StatusResult](ctx, c, "status", struct{}{}, nil)
+}
+
+// Jobs lists jobs, newest first, those that run with their live progress.
+func (c Client) Jobs(ctx context.Context, r JobsRequest) ([]resource.Job, error) {
+	return ask[[]resource.Job](ctx, c, "jobs", r, nil)
+}
+
+// CreateStore makes a store.
+func (c Client) CreateStore(ctx context.Context, r CreateStoreRequest, e Events) (StoreResult, error) {
+	return ask[StoreResult](ctx, c, "store.create", r, e)
+}
+
+// ShowStore tells what a store is and holds.
+func (c Client) ShowStore(ctx context.Context, r StoreRequest) (StoreResult, error) {
+	return ask[StoreResult](ctx, c, "store.show", r, nil)
+}
+
+// CheckStore checks all of a store.
+func (c Client) CheckStore(ctx context.Context, r CheckStoreRequest, e Events) (VerifyResult, error) {
+	return ask[VerifyResult](ctx, c, "store.check", r, e)
+}
+
+// RebuildIndex makes the local index of a store anew.
+func (c Client) RebuildIndex(ctx context.Context, r StoreRequest, e Events) (RebuildIndexResult, error) {
+	return ask[RebuildIndexResult](ctx, c, "store.rebuild-index", r, e)
+}
+
+// RebuildCatalog makes the catalog anew from what a store holds.
+func (c Client) RebuildCatalog(ctx context.Context, r StoreRequest, e Events) (RebuildCatalogResult, error) {
+	return ask[RebuildCatalogResult](ctx, c, "store.rebuild-catalog", r, e)
+}
+
+// ListKeys lists the keys that open a store.
+func (c Client) ListKeys(ctx context.Context, r StoreRequest) ([]KeyResult, error) {
+	return ask[[]KeyResult](ctx, c, "store.key.list", r, nil)
+}
+
+// AddKey lets a passphrase open a store.
+func (c Client) AddKey(ctx context.Context, r AddKeyRequest) (KeyResult, error) {
+	return ask[KeyResult](ctx, c, "store.key.add", r, nil)
+}
+
+// RemoveKey makes a key useless for a store.
+func (c Client) RemoveKey(ctx context.Context, r RemoveKeyRequest) (KeyResult, error) {
+	return ask[KeyResult](ctx, c, "store.key.remove", r, nil)
+}
+
+// ExportKey makes a new recovery key for a store; its secret is in the result
+// and nowhere else.
+func (c Client) ExportKey(ctx context.Context, r StoreRequest) (KeyResult, error) {
+	return ask[KeyResult](ctx, c, "store.key.export", r, nil)
+}

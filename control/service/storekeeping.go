@@ -1,0 +1,272 @@
+package service
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/diskvault/diskvault/base/problem"
+	"github.com/diskvault/diskvault/control/catalog"
+	"github.com/diskvault/diskvault/control/job"
+	"github.com/diskvault/diskvault/control/resource"
+	"github.com/diskvault/diskvault/store"
+)
+
+// createStore is the use case of Client.CreateStore.
+func (s *Service) createStore(ctx context.Context, c call, r CreateStoreRequest) (StoreResult, error) {
+	st, row, err := s.makeStore(ctx, c, r)
+	if err != nil {
+		return StoreResult{}, err
+	}
+	return StoreResult{Store: row, BlockSize: st.BlockSize(), Version: st.Header().Version}, nil
+}
+
+// showStore is the use case of Client.ShowStore.
+func (s *Service) showStore(ctx context.Context, c call, r StoreRequest) (StoreResult, error) {
+	st, row, err := s.openStore(ctx, r)
+	if err != nil {
+		return StoreResult{}, err
+	}
+	t, err := st.Statistics(ctx)
+	return StoreResult{Store: row, BlockSize: st.BlockSize(), Version: st.Header().Version, Statistics: &t}, err
+}
+
+// rebuildIndex is the use case of Client.RebuildIndex.
+func (s *Service) rebuildIndex(ctx context.Context, c call, r StoreRequest) (RebuildIndexResult, error) {
+	var result RebuildIndexResult
+	st, row, err := s.openStore(ctx, r)
+	if err != nil {
+		return result, err
+	}
+	err = s.jobs.Do(ctx, c.spec(resource.OperationRebuildIndex), s.exclusive(func(ctx context.Context, run *job.Run) (job.Outcome, error) {
+		var live gauge
+		run.Follow(live.progress)
+		started := time.Now()
+		packs, skipped, err := st.RebuildIndex(ctx, live.set)
+		if err != nil {
+			return job.Outcome{}, err
+		}
+		result = RebuildIndexResult{JobID: run.ID, Store: row.URL, Packs: packs, DamagedPacks: skipped, DurationSeconds: time.Since(started).Seconds()}
+		return job.Outcome{Result: result, Warnings: skipped > 0}, nil
+	}))
+	return result, err
+}
+
+// rebuildCatalog is the use case of Client.RebuildCatalog. The catalog that is
+// there, if it can be read at all, is added to; a damaged one is set aside.
+func (s *Service) rebuildCatalog(ctx context.Context, c call, r StoreRequest) (RebuildCatalogResult, error) {
+	var result RebuildCatalogResult
+	url, err := s.storeURL(ctx, r.URL)
+	if err != nil {
+		return result, err
+	}
+	// The store first: without it the old catalog is not touched.
+	st, err := s.stores.open(ctx, url, r.Key)
+	if err != nil {
+		return result, err
+	}
+	h := st.Header()
+	result.Store = st.URL()
+	contents, warnings, err := s.contents(ctx, st)
+	if err != nil {
+		return result, err
+	}
+	result.Warnings = warnings
+	if s.catalogErr != nil {
+		if result.SetAside, err = s.replaceCatalog(ctx); err != nil {
+			return result, err
+		}
+	}
+	known, err := s.catalog.Stores(ctx)
+	if err != nil {
+		return result, err
+	}
+	contents.Store = resource.Store{ID: h.StoreID.String(), Realm: h.RealmID.String(), URL: st.URL(), Created: h.Created, Default: len(known) == 0}
+	for _, old := range known {
+		contents.Store.Default = contents.Store.Default || old.ID == contents.Store.ID && old.Default
+	}
+	if err := s.catalog.Rebuild(ctx, contents); err != nil {
+		return result, err
+	}
+	result.Vaults, result.Policies, result.Instances, result.Points = len(contents.Vaults), len(contents.Policies), len(contents.Instances), len(contents.Points)
+	return result, nil
+}
+
+// contents reads what a store knows of the deployment. What cannot be read is
+// told and left out.
+func (s *Service) contents(ctx context.Context, st *store.Store) (out catalog.Contents, warnings []string, err error) {
+	storeID := st.Header().StoreID.String()
+	vaults, policies, instances := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for r, err := range st.Records(ctx) {
+		if err == nil {
+			err = addRecord(&out, r, storeID)
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				return out, nil, err
+			}
+			warnings = append(warnings, "A configuration record cannot be read: "+err.Error())
+		}
+	}
+	for _, v := range out.Vaults {
+		vaults[v.Name] = true
+	}
+	for _, p := range out.Policies {
+		policies[p.Vault+"/"+p.Name] = true
+	}
+	for _, i := range out.Instances {
+		instances[i.ID] = true
+	}
+	for p, err := range st.Points(ctx) {
+		if err != nil {
+			if ctx.Err() != nil || p.ID == "" {
+				return out, nil, err
+			}
+			warnings = append(warnings, fmt.Sprintf("The recovery point %s cannot be read: %v", p.ID, err))
+			continue
+		}
+		out.Points = append(out.Points, p)
+		if !instances[p.Instance] {
+			// Its record is lost; the point itself says enough.
+			instances[p.Instance] = true
+			out.Instances = append(out.Instances, instanceOf(p, storeID))
+		}
+	}
+	taken := map[string]bool{}
+	for n, i := range out.Instances {
+		for base, k := i.Name, 2; taken[out.Instances[n].Name]; k++ {
+			out.Instances[n].Name = fmt.Sprintf("%s-%d", base, k)
+		}
+		taken[out.Instances[n].Name] = true
+		if !vaults[i.Vault] {
+			vaults[i.Vault] = true
+			out.Vaults = append(out.Vaults, resource.Vault{Name: i.Vault, Created: i.Created})
+		}
+		if key := i.Vault + "/" + i.Policy; !policies[key] {
+			policies[key] = true
+			p := resource.DefaultPolicy(i.Vault, i.Created)
+			p.Name = i.Policy
+			out.Policies = append(out.Policies, p)
+			warnings = append(warnings, fmt.Sprintf("The record of the policy %q is missing; it has the default rules until it is changed.", i.Policy))
+		}
+	}
+	return out, warnings, nil
+}
+
+func addRecord(out *catalog.Contents, r store.Record, storeID string) error {
+	switch r.Kind {
+	case recordVault:
+		var v resource.Vault
+		if err := json.Unmarshal(r.Body, &v); err != nil {
+			return err
+		}
+		out.Vaults = append(out.Vaults, v)
+	case recordPolicy:
+		var p resource.Policy
+		if err := json.Unmarshal(r.Body, &p); err != nil {
+			return err
+		}
+		out.Policies = append(out.Policies, p)
+	case recordInstance:
+		var i resource.Instance
+		if err := json.Unmarshal(r.Body, &i); err != nil {
+			return err
+		}
+		i.Store = storeID
+		out.Instances = append(out.Instances, i)
+	}
+	return nil // of a later version, which knows what to do with it
+}
+
+// instanceOf makes the instance that a point is of.
+func instanceOf(p store.Point, storeID string) resource.Instance {
+	i := resource.Instance{
+		ID: p.Instance, Name: p.Name, Disk: p.Disk, Kind: "file", Size: p.Size, Identity: json.RawMessage(p.Identity),
+		Vault: p.Vault, Policy: p.Policy, Store: storeID, Created: p.Created,
+	}
+	if !json.Valid(i.Identity) {
+		i.Identity = nil
+	}
+	return i
+}
+
+// replaceCatalog sets the damaged catalog aside and opens a new one.
+func (s *Service) replaceCatalog(ctx context.Context) (aside string, err error) {
+	if s.catalog != nil {
+		if err := s.catalog.Close(); err != nil && !problem.Is(err, problem.CatalogDamaged) {
+			return "", err
+		}
+		s.catalog, s.jobs = nil, nil
+	}
+	path := s.folder.Catalog()
+	aside = fmt.Sprintf("%s.damaged-%s", path, time.Now().UTC().Format("20060102T150405.000Z"))
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Rename(path+suffix, aside+suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", problem.Wrap(err, problem.HomeNotUsable, "The damaged catalog %s cannot be set aside.", path)
+		}
+	}
+	if s.catalog, s.catalogErr = catalog.Open(ctx, path); s.catalogErr != nil {
+		return "", s.catalogErr
+	}
+	s.jobs, s.catalogErr = job.NewRunner(ctx, s.catalog, s.options.Jobs)
+	return aside, s.catalogErr
+}
+
+// listKeys is the use case of Client.ListKeys.
+func (s *Service) listKeys(ctx context.Context, c call, r StoreRequest) ([]KeyResult, error) {
+	st, row, err := s.openStore(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	slots, err := st.Keys(ctx)
+	out := []KeyResult{}
+	for _, slot := range slots {
+		out = append(out, KeyResult{KeySlot: slot, Store: row.URL})
+	}
+	return out, err
+}
+
+// addKey is the use case of Client.AddKey.
+func (s *Service) addKey(ctx context.Context, c call, r AddKeyRequest) (KeyResult, error) {
+	st, row, err := s.openStore(ctx, r.StoreRequest)
+	if err != nil {
+		return KeyResult{}, err
+	}
+	slot, err := st.AddPassphrase(ctx, r.Passphrase)
+	return KeyResult{KeySlot: slot, Store: row.URL}, err
+}
+
+// removeKey is the use case of Client.RemoveKey.
+func (s *Service) removeKey(ctx context.Context, c call, r RemoveKeyRequest) (KeyResult, error) {
+	st, row, err := s.openStore(ctx, r.StoreRequest)
+	if err != nil {
+		return KeyResult{}, err
+	}
+	slots, err := st.Keys(ctx)
+	if err != nil {
+		return KeyResult{}, err
+	}
+	for _, slot := range slots {
+		if slot.ID == r.ID {
+			return KeyResult{KeySlot: slot, Store: row.URL}, st.RemoveKey(ctx, r.ID)
+		}
+	}
+	return KeyResult{}, problem.New(problem.InvalidArgument, "The store %s has no key %q.", row.URL, r.ID).
+		Do("`diskvault store key list` lists them.")
+}
+
+// exportKey is the use case of Client.ExportKey.
+func (s *Service) exportKey(ctx context.Context, c call, r StoreRequest) (KeyResult, error) {
+	st, row, err := s.openStore(ctx, r)
+	if err != nil {
+		return KeyResult{}, err
+	}
+	slot, secret, err := st.AddIdentity(ctx, store.RecoveryKey)
+	if err != nil {
+		return KeyResult{}, err
+	}
+	return KeyResult{KeySlot: slot, Store: row.URL, Secret: secret}, s.catalog.SetFact(ctx, catalog.RecoveryKeyShown+row.ID, "shown")
+}
