@@ -1,0 +1,338 @@
+// Package backup stores one disk as one recovery point: it captures the
+// source, moves it through the pipeline into the store, and commits the point
+// if the capture proves to be of one point in time.
+package backup
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/diskvault/diskvault/base/meter"
+	"github.com/diskvault/diskvault/base/problem"
+	"github.com/diskvault/diskvault/disk"
+	"github.com/diskvault/diskvault/disk/capture"
+	"github.com/diskvault/diskvault/store"
+)
+
+// The phases of a backup, in order.
+const (
+	phasePreflight = "preflight" // base, identity
+	phaseQuiesce   = "quiesce"   // flush and lease
+	phaseTransfer  = "transfer"  // read, cpu, put
+	phaseCommit    = "commit"    // last packs, the point
+)
+
+// Options say what is backed up, and how.
+type Options struct {
+	Store    *store.Store
+	Source   *disk.Source
+	Capturer capture.Capturer // nil: capture.Quiescent
+	Parent   *store.Point     // newest point of the instance; nil: none
+
+	// Point is the beginning of the point to be: the fields that the run does
+	// not find out itself (instance, name, vault, policy, trigger, retention).
+	Point store.Point
+
+	Compression       store.Compression
+	FullScan          bool // read all that is allocated, whatever change tracking says
+	AllowInconsistent bool
+	AllowUnreadable   bool          // store zeros for ranges that cannot be read
+	AcceptReplaced    bool          // the disk may be another than that of the parent
+	LimitRate         int64         // bytes read in a second; 0: no limit
+	CheckpointEvery   time.Duration // 0: five minutes
+
+	Meter *meter.Meter // required; the run adds phases, stages and seams
+}
+
+// Result is what a run did.
+type Result struct {
+	Point          store.Point
+	Capture        Capture
+	ChangeTracking ChangeTracking
+	Resumed        int64    // bytes that an interrupted run had dealt with already
+	Attempts       int      // how often the source was read, from 1
+	Warnings       []string // sentences for the user
+}
+
+// Capture is how the point in time was had.
+type Capture struct {
+	Method  string  `json:"method"`
+	Seconds float64 `json:"seconds"`
+	Proven  bool    `json:"proven"`
+	Reason  string  `json:"reason"`
+}
+
+// ChangeTracking is how the run knew what to read.
+type ChangeTracking struct {
+	Method string `json:"method"`
+	Reason string `json:"reason"`
+}
+
+// Run is one backup. Make it with New, call Do once; Progress any time.
+type Run struct {
+	options Options
+	total   int64
+	result  Result
+
+	mu     sync.Mutex // covers what Progress looks at
+	line   *pipeline
+	writer *store.Writer
+	began  time.Time
+}
+
+// New prepares a run.
+func New(o Options) *Run {
+	if o.Capturer == nil {
+		o.Capturer = capture.Quiescent{}
+	}
+	if o.CheckpointEvery <= 0 {
+		o.CheckpointEvery = 5 * time.Minute
+	}
+	if o.Compression == "" {
+		o.Compression = store.CompressionAuto
+	}
+	return &Run{options: o, total: min(o.Source.Size, o.Source.Allocated)}
+}
+
+// attempts is how often a source that is written to now and then is read
+// before the run is refused. What the first attempt stored is not stored again.
+const attempts = 3
+
+// Do makes the backup. When it returns an error there is no recovery point;
+// what was stored is used by the next run. Errors are problems: SourceInUse,
+// SourceReplaced, SourceReadFailed, SourceResized, and those of the store.
+func (r *Run) Do(ctx context.Context) (Result, error) {
+	sampling, stop := context.WithCancel(ctx)
+	defer stop()
+	go r.sample(sampling)
+	base, err := r.preflight(ctx)
+	if err != nil {
+		return r.result, err
+	}
+	for {
+		r.result.Attempts++
+		again, err := r.attempt(ctx, base)
+		if err == nil || !again || r.result.Attempts == attempts || ctx.Err() != nil {
+			return r.result, err
+		}
+		select {
+		case <-time.After(time.Duration(r.result.Attempts) * time.Second):
+		case <-ctx.Done():
+			return r.result, context.Cause(ctx)
+		}
+	}
+}
+
+// sample looks at the queues five times a second.
+func (r *Run) sample(ctx context.Context) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			r.options.Meter.Sample()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (r *Run) warn(format string, args ...any) {
+	r.result.Warnings = append(r.result.Warnings, fmt.Sprintf(format, args...))
+}
+
+// preflight finds the image to compare with.
+func (r *Run) preflight(ctx context.Context) (*store.Image, error) {
+	o := r.options
+	o.Meter.Phase(phasePreflight)
+	r.result.ChangeTracking = ChangeTracking{Method: "none", Reason: "first backup of this disk"}
+	var base *store.Image
+	if o.Parent != nil {
+		if err := r.sameDisk(); err != nil {
+			return nil, err
+		}
+		r.result.ChangeTracking.Reason = "nothing records the changes of this source, so all of it was read and compared"
+		if o.FullScan {
+			r.result.ChangeTracking.Reason = "a full scan was asked for"
+		}
+		if o.Parent.Size != o.Source.Size {
+			r.warn("The disk had %d bytes at the last backup and has %d now.", o.Parent.Size, o.Source.Size)
+		}
+		var err error
+		if base, err = o.Store.Image(*o.Parent); err != nil {
+			r.warn("The last recovery point, %s, is damaged; everything is compared with the index instead. Run `diskvault store check`.", o.Parent.ID)
+			base = nil
+		}
+	}
+	// What an interrupted run stored is nearer to the disk than the parent, and
+	// behind what it reached it is the parent.
+	partial, done, ok, err := o.Store.Unfinished(ctx, o.Point.Instance)
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		base, r.result.Resumed = partial, done
+	}
+	return base, nil
+}
+
+// sameDisk refuses a disk that is another than the one protected so far.
+func (r *Run) sameDisk() error {
+	o := r.options
+	var before disk.Identity
+	if o.AcceptReplaced || len(o.Parent.Identity) == 0 || json.Unmarshal(o.Parent.Identity, &before) != nil {
+		return nil
+	}
+	if differs, reason := before.Contradicts(o.Source.Identity); differs {
+		return problem.New(problem.SourceReplaced, "%s is not the disk that was protected here before: %s.", o.Source.Path, reason)
+	}
+	return nil
+}
+
+// attempt reads the source once. again tells that another attempt may succeed.
+func (r *Run) attempt(ctx context.Context, base *store.Image) (again bool, err error) {
+	o := r.options
+	o.Meter.Phase(phaseQuiesce)
+	began := time.Now()
+	view, err := o.Capturer.Capture(ctx, o.Source)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, closeOnce(&view)) }()
+	r.result.Capture.Seconds = time.Since(began).Seconds()
+	if !o.AllowInconsistent && broken(view) {
+		return r.refuse(ctx, view)
+	}
+
+	writer, err := o.Store.NewWriter(ctx, store.WriterOptions{
+		ID: newID(), Instance: o.Point.Instance, Size: view.Size(), Base: base, Compression: o.Compression, Meter: o.Meter,
+	})
+	if err != nil {
+		return false, err
+	}
+	defer writer.Close()
+	o.Meter.Phase(phaseTransfer)
+	line := &pipeline{
+		source: view, writer: writer, meter: o.Meter, limit: newLimiter(o.LimitRate),
+		allowUnreadable: o.AllowUnreadable, checkpointEvery: o.CheckpointEvery,
+	}
+	if !o.AllowInconsistent {
+		line.broken = view.Broken()
+	}
+	r.mu.Lock()
+	r.line, r.writer, r.began = line, writer, time.Now()
+	r.mu.Unlock()
+	err = line.run(ctx, int64(o.Store.BlockSize()))
+	if errors.Is(err, errBroken) {
+		return r.refuse(ctx, view)
+	}
+	if err != nil {
+		return false, explain(err)
+	}
+
+	proof, err := view.Prove(ctx)
+	if err != nil {
+		return false, err
+	}
+	r.noteProof(proof)
+	if !proof.Proven && !o.AllowInconsistent {
+		return proof.Retry, proof.Problem(o.Source)
+	}
+	// Whoever waits to write to the source need not wait for the commit.
+	if err := closeOnce(&view); err != nil {
+		return false, err
+	}
+	o.Meter.Phase(phaseCommit)
+	r.result.Point, err = writer.Commit(r.point(began, proof, line))
+	return false, err
+}
+
+// refuse gives the reason of a view that is broken.
+func (r *Run) refuse(ctx context.Context, view capture.View) (again bool, err error) {
+	proof, err := view.Prove(ctx)
+	if err != nil {
+		return false, err
+	}
+	r.noteProof(proof)
+	if p := proof.Problem(r.options.Source); p != nil {
+		return proof.Retry, p
+	}
+	return true, problem.New(problem.SourceInUse, "%s was written to while it was read.", r.options.Source.Path)
+}
+
+func (r *Run) noteProof(p capture.Proof) {
+	r.result.Capture.Method, r.result.Capture.Proven, r.result.Capture.Reason = string(p.Method), p.Proven, p.Reason
+}
+
+// point fills in what the run found out.
+func (r *Run) point(at time.Time, proof capture.Proof, line *pipeline) store.Point {
+	o := r.options
+	p := o.Point
+	p.Time = at.UTC()
+	p.Consistency = store.CrashConsistent
+	if !proof.Proven {
+		p.Consistency, p.Reason = store.Inconsistent, proof.Reason
+		r.warn("The copy may not be of one point in time. %s", proof.Reason)
+	}
+	for _, lost := range line.unreadable {
+		p.Unreadable = append(p.Unreadable, store.Range{Offset: lost.Off, Length: lost.Len})
+	}
+	if n := line.unreadable.Total(); n > 0 {
+		p.Consistency = store.Inconsistent
+		p.Reason = fmt.Sprintf("%d bytes in %d ranges could not be read and are stored as zeros", n, len(line.unreadable))
+		r.warn("%d bytes in %d ranges could not be read and are stored as zeros.", n, len(line.unreadable))
+	}
+	p.CaptureMethod = string(proof.Method)
+	p.ChangeTracking = r.result.ChangeTracking.Method
+	if identity, err := json.Marshal(o.Source.Identity); err == nil && len(o.Source.Identity) > 0 {
+		p.Identity = identity
+	}
+	if o.Parent != nil {
+		p.Parent = o.Parent.ID
+	}
+	read := line.read.Load()
+	p.Bytes.Provisioned = o.Source.Size
+	p.Bytes.Allocated, p.Bytes.ReportedChanged, p.Bytes.Read = read, read, read
+	return p
+}
+
+// explain names the ranges that could not be read.
+func explain(err error) error {
+	failed := (*disk.ReadError)(nil)
+	if !errors.As(err, &failed) {
+		return err
+	}
+	first := failed.Ranges[0]
+	p := problem.Wrap(failed.Err, problem.SourceReadFailed, "%s cannot be read: %d bytes in %d ranges returned an error, the first at byte %d.",
+		failed.Path, failed.Ranges.Total(), len(failed.Ranges), first.Off)
+	return p.With("unreadable", failed.Ranges)
+}
+
+func broken(v capture.View) bool {
+	select {
+	case <-v.Broken():
+		return true
+	default:
+		return false
+	}
+}
+
+// closeOnce closes the view unless that was done before.
+func closeOnce(v *capture.View) error {
+	if *v == nil {
+		return nil
+	}
+	err := (*v).Close()
+	*v = nil
+	return err
+}
+
+func newID() (id store.ID) {
+	rand.Read(id[:])
+	return id
+}
