@@ -346,3 +346,19 @@ func (t *Target) end() {
 		t.partial.folder.Close()
 	}
 }
+
+// NextData finds the first byte at or after off that may be something else
+// than zero; it is Size if there is none. On a device it is off.
+func (t *Target) NextData(off int64) (int64, error) {
+	if t.kind == Device {
+		return off, nil
+	}
+	at, err := unix.Seek(t.fd, off, unix.SEEK_DATA)
+	switch {
+	case err == unix.ENXIO:
+		return t.size, nil
+	case err != nil:
+		return off, nil // a file system that knows no holes
+	}
+	return min(at, t.size), nil
+}

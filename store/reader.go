@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -69,12 +70,62 @@ type Visit func(off int64, data []byte) error
 // zeros, in no particular order. Blocks that cannot be read are given to lost,
 // with the reason; if it returns nil the reading goes on. lost may be nil: the
 // first such error ends the reading.
-func (r *Reader) Window(ctx context.Context, off, length int64, visit Visit, lost func(off, length int64, err error) error) error {
-	size := int64(r.image.tree.BlockSize)
-	length = min(length, r.image.Size()-off)
-	if length <= 0 {
-		return nil
+func (r *Reader) Window(ctx context.Context, off, length int64, visit Visit, lost Loss) error {
+	w, err := r.window(ctx, off, length, visit, lost)
+	if err != nil {
+		return err
 	}
+	for at := range r.children {
+		if c := &r.children[at]; !c.Hash.IsZero() {
+			r.wanted = append(r.wanted, wanted{c.Place, at})
+		}
+	}
+	return w.fetchAll(ctx)
+}
+
+// Loss is called for a stretch that cannot be read, with the reason.
+type Loss func(off, length int64, err error) error
+
+// Update is Window for somebody who has bytes of that part of a disk already,
+// of some other time: visit is called for the blocks that differ only, and
+// zero for those that must become zeros. skipped counts the bytes that are
+// right as they are.
+func (r *Reader) Update(ctx context.Context, off int64, have []byte, visit Visit, zero func(off, length int64) error, lost Loss) (skipped int64, err error) {
+	w, err := r.window(ctx, off, int64(len(have)), visit, lost)
+	if err != nil {
+		return 0, err
+	}
+	size := r.image.tree.BlockSize
+	for at := range r.children {
+		c := &r.children[at]
+		now := have[at*size : min((at+1)*size, len(have))]
+		isZero := block.IsZero(now)
+		switch {
+		case c.Hash.IsZero() && !isZero:
+			if err := zero(off+int64(at*size), int64(len(now))); err != nil {
+				return skipped, err
+			}
+		case c.Hash.IsZero() || !isZero && r.sum(now) == c.Hash:
+			skipped += int64(len(now))
+		default:
+			r.wanted = append(r.wanted, wanted{c.Place, at})
+		}
+	}
+	return skipped, w.fetchAll(ctx)
+}
+
+// sum hashes a block, of which the last of a disk may be short.
+func (r *Reader) sum(data []byte) block.Hash {
+	if pad := r.image.tree.BlockSize - len(data); pad > 0 {
+		return r.hash.Sum(data, make([]byte, pad))
+	}
+	return r.hash.Sum(data)
+}
+
+// window reads what the tree says about a part of the disk.
+func (r *Reader) window(ctx context.Context, off, length int64, visit Visit, lost Loss) (*window, error) {
+	size := int64(r.image.tree.BlockSize)
+	length = max(0, min(length, r.image.Size()-off))
 	if lost == nil {
 		lost = func(_, _ int64, err error) error { return err }
 	}
@@ -82,29 +133,26 @@ func (r *Reader) Window(ctx context.Context, off, length int64, visit Visit, los
 	if cap(r.children) < n {
 		r.children = make([]image.Child, n)
 	}
-	r.children = r.children[:n]
-	if err := r.cursor.Blocks(ctx, off/size, r.children); err != nil {
-		if !isDamage(err) {
-			return err
-		}
-		return lost(off, length, err)
+	r.children, r.wanted = r.children[:n], r.wanted[:0]
+	err := r.cursor.Blocks(ctx, off/size, r.children)
+	if isDamage(err) {
+		r.children = r.children[:0]
+		err = lost(off, length, err)
 	}
-	r.wanted = r.wanted[:0]
-	for at := range r.children {
-		if c := &r.children[at]; !c.Hash.IsZero() {
-			r.wanted = append(r.wanted, wanted{c.Place, at})
-		}
-	}
-	slices.SortFunc(r.wanted, func(a, b wanted) int {
-		if c := slices.Compare(a.place.Pack[:], b.place.Pack[:]); c != 0 {
+	return &window{r, off, visit, lost}, err
+}
+
+// fetchAll reads the wanted blocks, those that lie together at once.
+func (w *window) fetchAll(ctx context.Context) error {
+	slices.SortFunc(w.r.wanted, func(a, b wanted) int {
+		if c := bytes.Compare(a.place.Pack[:], b.place.Pack[:]); c != 0 {
 			return c
 		}
 		return cmp.Or(cmp.Compare(a.place.Offset, b.place.Offset), cmp.Compare(a.place.Slot, b.place.Slot))
 	})
-	w := window{r, off, length, visit, lost}
-	for rest := r.wanted; len(rest) > 0; {
-		n, bytes := request(rest)
-		if err := w.request(ctx, rest[:n], bytes); err != nil {
+	for rest := w.r.wanted; len(rest) > 0; {
+		n, length := request(rest)
+		if err := w.request(ctx, rest[:n], length); err != nil {
 			return err
 		}
 		rest = rest[n:]
@@ -114,7 +162,7 @@ func (r *Reader) Window(ctx context.Context, off, length int64, visit Visit, los
 
 // request finds how many of the wanted blocks one request can bring: frames of
 // one pack that lie close together.
-func request(all []wanted) (n int, bytes int64) {
+func request(all []wanted) (n int, length int64) {
 	first := all[0].place
 	end := int64(first.Offset) + int64(first.Length)
 	for n = 1; n < len(all); n++ {
@@ -140,26 +188,26 @@ func sameFrame(all []wanted) int {
 	return n
 }
 
-// window is one call of Window.
+// window is one call of Window or Update.
 type window struct {
-	r           *Reader
-	off, length int64
-	visit       Visit
-	lost        func(off, length int64, err error) error
+	r     *Reader
+	off   int64
+	visit Visit
+	lost  Loss
 }
 
 // request reads a part of a pack and delivers the blocks in it.
-func (w *window) request(ctx context.Context, all []wanted, bytes int64) error {
+func (w *window) request(ctx context.Context, all []wanted, length int64) error {
 	r, first := w.r, all[0].place
 	var key *seal.Key
 	var err error
-	if bytes > maxRequest+maxGap || first.IsZero() {
+	if length > maxRequest+maxGap || first.IsZero() {
 		err = r.image.store.damaged(packName(seal.DataPack, first.Pack), fmt.Errorf("a place names a frame of %d bytes", first.Length))
 	} else if key, err = r.image.store.packKey(ctx, seal.DataPack, first.Pack); err == nil {
-		if int64(cap(r.sealed)) < bytes {
-			r.sealed = make([]byte, bytes)
+		if int64(cap(r.sealed)) < length {
+			r.sealed = make([]byte, length)
 		}
-		r.sealed = r.sealed[:bytes]
+		r.sealed = r.sealed[:length]
 		err = r.image.store.bucket.Get(ctx, packName(seal.DataPack, first.Pack), int64(first.Offset), r.sealed)
 	}
 	if err != nil && !isDamage(err) {
@@ -168,7 +216,7 @@ func (w *window) request(ctx context.Context, all []wanted, bytes int64) error {
 	for len(all) > 0 {
 		n := sameFrame(all)
 		frame := all[0].place
-		if err != nil && bytes != int64(frame.Length) {
+		if err != nil && length != int64(frame.Length) {
 			// A pack that ends too early still holds its first frames.
 			if err := w.request(ctx, all[:n], int64(frame.Length)); err != nil {
 				return err
