@@ -238,14 +238,18 @@ func (k Kernel) Holding(path string) []Device {
 	if d, err := k.ByNumber(st.Dev); err == nil {
 		return []Device{d}
 	}
-	// btrfs gives its files a number of its own; the mount table has it too.
-	number := fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
+	// btrfs gives its files a number that no device has; the mount table tells
+	// what it lies on.
+	var stx unix.Statx_t
+	if unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_MNT_ID, &stx) != nil || stx.Mask&unix.STATX_MNT_ID == 0 {
+		return nil
+	}
 	mounts, err := k.Mounts()
 	if err != nil {
 		return nil
 	}
 	for _, m := range mounts {
-		if m.number == number && m.FileSystem == "btrfs" {
+		if m.id == fmt.Sprint(stx.Mnt_id) && strings.HasPrefix(m.Source, "/") {
 			if d, err := k.ByPath(m.Source); err == nil {
 				return append([]Device{d}, k.btrfsSiblings(d)...)
 			}

@@ -13,6 +13,7 @@ type Mount struct {
 	Dir        string `json:"dir"`        // where
 	FileSystem string `json:"fileSystem"` // its kind, such as "ext4"
 	ReadOnly   bool   `json:"readOnly"`   // the file system as a whole writes nothing
+	id         string // number of the mount
 	number     string // major:minor of its files
 }
 
@@ -38,7 +39,7 @@ func parseMounts(text string) ([]Mount, error) {
 		if !ok || len(f) < 6 || len(g) < 2 {
 			return nil, fmt.Errorf("the mount table has a line of an unknown form: %q", line)
 		}
-		m := Mount{Source: unescape(g[1]), Dir: unescape(f[4]), FileSystem: g[0], number: f[2]}
+		m := Mount{Source: unescape(g[1]), Dir: unescape(f[4]), FileSystem: g[0], id: f[0], number: f[2]}
 		if len(g) > 2 {
 			m.ReadOnly = hasOption(g[2], "ro")
 		}
