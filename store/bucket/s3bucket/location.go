@@ -31,7 +31,8 @@ type Location struct {
 func ParseURL(text string) (Location, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != scheme {
-		return Location{}, problem.Wrap(err, problem.InvalidArgument, "%q is not a URL of the form s3://BUCKET/PREFIX.", redact(text))
+		// Without the cause, which repeats the text with what may be a secret.
+		return Location{}, problem.New(problem.InvalidArgument, "%q is not a URL of the form s3://BUCKET/PREFIX.", redact(text))
 	}
 	if u.User != nil {
 		return Location{}, problem.New(problem.InvalidArgument, "The URL of a store may not hold credentials.").
@@ -40,7 +41,7 @@ func ParseURL(text string) (Location, error) {
 	l := Location{Bucket: u.Host, Prefix: strings.Trim(u.Path, "/")}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
-		return Location{}, problem.Wrap(err, problem.InvalidArgument, "The parameters of %q cannot be read.", text)
+		return Location{}, problem.New(problem.InvalidArgument, "The parameters of the URL of the bucket %s cannot be read.", l.Bucket)
 	}
 	pathStyle := ""
 	for name := range query {
