@@ -80,7 +80,7 @@ func (c *Catalog) EndOrphans(ctx context.Context, reason *resource.Failure, now 
 
 // JobFilter chooses jobs; its zero value chooses all.
 type JobFilter struct {
-	ID       string
+	ID       string // or how it begins
 	Instance string // ID of the instance
 	Status   resource.Status
 	Since    time.Time
@@ -96,7 +96,7 @@ func (c *Catalog) Jobs(ctx context.Context, f JobFilter) ([]resource.Job, error)
 		where = append(where, fmt.Sprintf(condition, len(args)))
 	}
 	if f.ID != "" {
-		add("id = $%d", f.ID)
+		add("substr(id, 1, length($%[1]d)) = $%[1]d", f.ID)
 	}
 	if f.Instance != "" {
 		add("instance_id = $%d", f.Instance)

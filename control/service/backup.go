@@ -136,7 +136,7 @@ func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src
 			Instance: i.ID, Name: i.Name, Disk: i.Disk, Vault: i.Vault, Policy: i.Policy, Trigger: resource.OnDemand,
 			RetentionTag: rule.Tag, Retention: string(rule.Duration),
 		},
-		Compression: r.Compression, FullScan: r.FullScan, AllowInconsistent: r.AllowInconsistent, AllowUnreadable: r.AllowUnreadable, LimitRate: r.LimitRate,
+		Compression: store.Compression(r.Compression), FullScan: r.FullScan, AllowInconsistent: r.AllowInconsistent, AllowUnreadable: r.AllowUnreadable, AcceptReplaced: r.AcceptReplaced, LimitRate: r.LimitRate,
 	}
 	if len(points) > 0 {
 		options.Parent = &points[0].Point
@@ -186,6 +186,7 @@ func (s *Service) finishBackup(ctx context.Context, result BackupResult, i resou
 	result.ChangeTracking = ChangeTracking{done.ChangeTracking.Method, done.ChangeTracking.Reason}
 	result.Bytes = done.Point.Bytes
 	result.Verdict = Verdict{State: "Unknown", Causes: []string{}}
+	result.ResumedBytes, result.Attempts = done.Resumed, done.Attempts
 	result.Warnings = done.Warnings
 	if done.Point.Consistency == store.Inconsistent {
 		reason := done.Point.Reason
@@ -268,7 +269,7 @@ func (s *Service) firstNotices(c call, src *disk.Source, row resource.Store) {
 
 func backupProgress(p backup.Progress) resource.Progress {
 	out := resource.Progress{Phase: p.Phase, Done: p.Done, Total: p.Total, Rate: p.Rate, Bottleneck: p.Bottleneck, Stored: p.Bytes.Stored}
-	if p.ETA.Known {
+	if p.ETA.P90 > 0 {
 		out.ETA = &resource.ETA{P10: p.ETA.P10, P50: p.ETA.P50, P90: p.ETA.P90}
 	}
 	return out

@@ -48,6 +48,8 @@ type BackupResult struct {
 	Verdict         Verdict                `json:"verdict"`
 	Created         *Created               `json:"created,omitempty"` // by this first backup
 	First           bool                   `json:"first"`             // it is the first point of the disk
+	ResumedBytes    int64                  `json:"resumedBytes"`      // dealt with by an interrupted run
+	Attempts        int                    `json:"attempts"`          // how often the source was read
 	Warnings        []string               `json:"warnings,omitempty"`
 }
 
@@ -83,19 +85,24 @@ type RestoreRequest struct {
 	Point     string `json:"point,omitempty"` // ID, its beginning, a time, or latest
 	To        string `json:"to"`              // absolute path
 	Overwrite bool   `json:"overwrite,omitempty"`
-	Sparse    string `json:"sparse,omitempty"` // auto, always, never
+	Sparse    string `json:"sparse,omitempty"` // auto: holes for zeros; never
+	// AllowDamaged leaves zeros where the store is damaged.
+	AllowDamaged bool `json:"allowDamaged,omitempty"`
 }
 
 // RestoreResult tells what a restore did.
 type RestoreResult struct {
-	JobID           string       `json:"jobId"`
-	Instance        string       `json:"instance"`
-	Point           string       `json:"point"`
-	PointTime       time.Time    `json:"pointTime"`
-	Target          string       `json:"target"`
-	Bytes           RestoreBytes `json:"bytes"`
-	Verified        bool         `json:"verified"`
-	DurationSeconds float64      `json:"durationSeconds"`
+	JobID           string        `json:"jobId"`
+	Instance        string        `json:"instance"`
+	Point           string        `json:"point"`
+	PointTime       time.Time     `json:"pointTime"`
+	Target          string        `json:"target"`
+	Bytes           RestoreBytes  `json:"bytes"`
+	Verified        bool          `json:"verified"`
+	Resumed         bool          `json:"resumed"`        // it went on with an interrupted one
+	Lost            []store.Range `json:"lost,omitempty"` // zeros where the store is damaged
+	Warnings        []string      `json:"warnings,omitempty"`
+	DurationSeconds float64       `json:"durationSeconds"`
 }
 
 // RestoreBytes counts by class of work.

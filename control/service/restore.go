@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/control/job"
@@ -26,9 +27,10 @@ func (s *Service) restore(ctx context.Context, c call, r RestoreRequest) (Restor
 	spec.InstanceID, spec.Instance = point.Instance, sel.instance
 	err = s.jobs.Do(ctx, spec, s.shared(func(ctx context.Context, run *job.Run) (job.Outcome, error) {
 		engine := restore.New(restore.Options{
-			Store: sel.store, Point: point.Point, To: r.To, Overwrite: r.Overwrite, Sparse: r.Sparse, Meter: run.Meter,
+			Store: sel.store, Point: point.Point, To: r.To, Overwrite: r.Overwrite, Dense: r.Sparse == "never", AllowDamaged: r.AllowDamaged, Meter: run.Meter,
 		})
 		run.Follow(func() resource.Progress { return restoreProgress(engine.Progress()) })
+		started := time.Now()
 		done, err := engine.Do(ctx)
 		if err != nil {
 			if ctx.Err() != nil && (errors.Is(err, context.Canceled) || problem.Is(err, problem.OperationInterrupted)) {
@@ -38,18 +40,18 @@ func (s *Service) restore(ctx context.Context, c call, r RestoreRequest) (Restor
 		}
 		result = RestoreResult{
 			JobID: run.ID, Instance: sel.instance, Point: point.ID, PointTime: point.Time, Target: done.Target,
-			Bytes:    RestoreBytes{Written: done.Bytes.Written, Zero: done.Bytes.Zero, Skipped: done.Bytes.Skipped},
-			Verified: done.Verified, DurationSeconds: done.Seconds,
+			Bytes:    RestoreBytes{Written: done.Written, Zero: done.Zero, Skipped: done.Skipped},
+			Verified: done.Verified, Resumed: done.Resumed, Lost: done.Lost, Warnings: done.Warnings, DurationSeconds: time.Since(started).Seconds(),
 		}
-		return job.Outcome{Result: result}, nil
+		return job.Outcome{Result: result, Warnings: len(done.Warnings) > 0 || len(done.Lost) > 0}, nil
 	}))
 	return result, err
 }
 
 func restoreProgress(p restore.Progress) resource.Progress {
-	out := resource.Progress{Phase: p.Phase, Done: p.Done, Total: p.Total, Rate: p.Rate, Bottleneck: p.Bottleneck}
-	if p.ETA.Known {
-		out.ETA = &resource.ETA{P10: p.ETA.P10, P50: p.ETA.P50, P90: p.ETA.P90}
+	out := resource.Progress{Phase: p.Phase, Done: p.Done, Total: p.Total, Rate: p.Rate}
+	if p.Left > 0 {
+		out.ETA = &resource.ETA{P10: p.Left, P50: p.Left, P90: p.Left}
 	}
 	return out
 }

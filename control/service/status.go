@@ -4,6 +4,7 @@ import (
 	"context"
 	"sort"
 
+	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/control/catalog"
 	"github.com/diskvault/diskvault/control/resource"
 	"github.com/diskvault/diskvault/store"
@@ -88,6 +89,9 @@ func (s *Service) listJobs(ctx context.Context, c call, r JobsRequest) ([]resour
 	jobs, err := s.catalog.Jobs(ctx, f)
 	if err != nil {
 		return nil, err
+	}
+	if len(jobs) == 0 && r.ID != "" {
+		return nil, problem.New(problem.JobNotFound, "There is no job %q.", r.ID)
 	}
 	live := s.jobs.Live()
 	out := []resource.Job{}

@@ -110,7 +110,7 @@ func (p *stores) close() error {
 
 // openBucket opens the storage of a store, with retries.
 func openBucket(ctx context.Context, url string) (bucket.Bucket, error) {
-	return open.Open(ctx, url, open.Options{})
+	return open.Bucket(ctx, url, open.Options{})
 }
 
 // defaultURL is where the store lies that a first backup makes.
@@ -259,12 +259,9 @@ func (s *Service) makeStoreAt(ctx context.Context, url string, o store.CreateOpt
 func (s *Service) makeDefaultStore(ctx context.Context, url string, o store.CreateOptions) (recoveryKey string, err error) {
 	final, building := s.folder.Store(), s.folder.Store()+".new"
 	b, err := openBucket(ctx, url)
-	if err != nil {
-		return "", err
-	}
-	_, err = store.Identify(ctx, b)
-	if cerr := b.Close(); cerr != nil {
-		return "", cerr
+	if err == nil {
+		_, err = store.Identify(ctx, b)
+		err = errors.Join(err, b.Close())
 	}
 	if err == nil {
 		return "", problem.New(problem.StoreExists, "There is a store at %s already.", url)
@@ -291,7 +288,7 @@ func (s *Service) makeDefaultStore(ctx context.Context, url string, o store.Crea
 
 // makeStoreIn makes a store at one URL that will be reached at another.
 func (s *Service) makeStoreIn(ctx context.Context, at, url string, o store.CreateOptions) (recoveryKey string, err error) {
-	b, err := openBucket(ctx, at)
+	b, err := open.Bucket(ctx, at, open.Options{Create: true})
 	if err != nil {
 		return "", err
 	}

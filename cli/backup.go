@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/diskvault/diskvault/control/resource"
+	"github.com/diskvault/diskvault/control/service"
+)
+
+type backupOptions struct {
+	*invocation
+	disk    string
+	store   string
+	key     keyFlag
+	limit   sizeFlag
+	request service.BackupRequest
+}
+
+func newBackup(inv *invocation) *cobra.Command {
+	o := &backupOptions{invocation: inv}
+	cmd := &cobra.Command{
+		Use:   "backup DISK",
+		Short: "Protect a disk if it is not yet, and back it up",
+		Long: `Makes a recovery point of a disk: of an image file or a block device.
+
+The first backup protects the disk: it gets a name, the default vault and
+policy, and a store in the data folder if there is none. Every further backup
+stores only what changed. DISK is a path or the name of a protected disk.
+
+A recovery point shows the disk at one moment. If that cannot be proven, since
+something writes to the disk, the backup is refused with what to do about it.
+
+An interrupted backup loses nothing: the next one uses what is stored.`,
+		Example: `  diskvault backup disk.img
+  diskvault backup /dev/vg/root --name web-root
+  diskvault backup web-root --limit-rate 50M
+  diskvault backup disk.img -o json | jq -r .recoveryPoint.id`,
+		Args: exactly("DISK"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.disk = args[0]
+			if err := o.complete(cmd); err != nil {
+				return err
+			}
+			return o.run(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.request.Name, "name", "", "name of the disk in diskvault (default: made from its path)")
+	f.StringVar(&o.request.Vault, "vault", "", "vault of a disk that is protected now")
+	f.StringVar(&o.request.Policy, "policy", "", "policy of a disk that is protected now")
+	f.StringVar(&o.store, "store", "", "URL of the store of a disk that is protected now")
+	f.StringVar(&o.request.RetentionTag, "retention-tag", "", "retention tag of the policy for this point (default: Default)")
+	f.StringVar(&o.request.Compression, "compression", "auto", "auto, fast, default, max or none")
+	f.BoolVar(&o.request.FullScan, "full-scan", false, "read all of the disk, whatever change tracking says")
+	f.BoolVar(&o.request.AllowInconsistent, "allow-inconsistent", false, "go on though the point may not show one moment; it is marked so")
+	f.BoolVar(&o.request.AllowUnreadable, "allow-unreadable", false, "store ranges that cannot be read as zeros; the point is marked inconsistent")
+	f.BoolVar(&o.request.AcceptReplaced, "accept-replaced", false, "take the disk for the one protected at this path though its identity differs")
+	f.Var(&o.limit, "limit-rate", "read at most this many bytes a second, as 50M")
+	o.key.add(cmd)
+	return cmd
+}
+
+func (o *backupOptions) complete(cmd *cobra.Command) (err error) {
+	switch o.request.Compression {
+	case "auto", "fast", "default", "max", "none":
+	default:
+		return usageError(cmd, "%q is no compression: auto, fast, default, max and none are.", o.request.Compression)
+	}
+	o.request.LimitRate = o.limit.bytes
+	o.request.Disk = o.disk
+	if o.request.Path, err = absolute(o.disk); err != nil {
+		return err
+	}
+	if o.request.URL, err = storeURL(o.store); err != nil {
+		return err
+	}
+	o.request.Key, err = o.key.text(o.invocation)
+	return err
+}
+
+func (o *backupOptions) run(ctx context.Context) error {
+	c, err := o.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.Backup(ctx, o.request, o.events)
+	if err != nil {
+		return err
+	}
+	o.progress.clear()
+	if o.format == "table" && !o.quiet {
+		o.sayCreated(r)
+	}
+	for _, w := range r.Warnings {
+		o.warn(w)
+	}
+	return o.print(struct {
+		service.BackupResult
+		Notices []resource.Notice `json:"notices,omitempty"`
+	}{r, o.notices}, func() { o.say(r) })
+}
+
+// sayCreated tells what a first backup made, before what it did.
+func (o *backupOptions) sayCreated(r service.BackupResult) {
+	c := r.Created
+	if c == nil {
+		return
+	}
+	var made []string
+	if c.Store != "" {
+		made = append(made, "the store "+c.Store)
+	}
+	if c.Vault != "" {
+		made = append(made, "the vault "+c.Vault)
+	}
+	if c.Policy != "" {
+		made = append(made, "the policy "+c.Policy)
+	}
+	if len(made) > 0 {
+		fmt.Fprintf(o.stderr, "Made %s.\n", strings.Join(made, ", "))
+	}
+	fmt.Fprintf(o.stderr, "Protected %s as %s.\n", r.Disk, r.Instance)
+}
+
+// say tells a person what happened, in the order of what they want to know: is
+// it safe, what did it cost, how do I get it back.
+func (o *backupOptions) say(r service.BackupResult) {
+	b, p := r.Bytes, r.RecoveryPoint
+	o.printf("Backed up %s in %s: %s disk, %s read, %s new, %s stored.\n",
+		r.Instance, duration(r.DurationSeconds), size(b.Provisioned), size(b.Read), size(b.New), size(b.Stored))
+	state := "shows the disk at one moment"
+	if p.Consistency != "crashConsistent" {
+		state = "inconsistent"
+	}
+	o.printf("Recovery point %s of %s UTC, %s.\n", p.ID, moment(p.Time), state)
+	point := ""
+	if !r.First {
+		point = " --point " + p.ID[:min(8, len(p.ID))]
+	}
+	o.printf("Restore it: diskvault restore %s%s --to NEW.img\n", r.Instance, point)
+}

@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/diskvault/diskvault/base/problem"
+)
+
+type explanation struct {
+	Code              string   `json:"code"`
+	Kind              string   `json:"kind"`
+	Meaning           string   `json:"meaning"`
+	RecommendedAction []string `json:"recommendedAction"`
+	ExitStatus        int      `json:"exitStatus"`
+}
+
+func explain(e problem.Entry) explanation {
+	return explanation{string(e.Code), string(e.Kind), e.Meaning, e.Actions, exitOf(e.Kind)}
+}
+
+func newExplain(inv *invocation) *cobra.Command {
+	var codes []string
+	for _, e := range problem.All() {
+		codes = append(codes, string(e.Code))
+	}
+	return &cobra.Command{
+		Use:               "explain [CODE]",
+		Short:             "Say what an error code means and what to do",
+		Long:              "Says what an error code means and what to do. Without a code, lists all of them.",
+		Example:           "  diskvault explain SourceInUse\n  diskvault explain -o json",
+		Args:              atMost(1),
+		ValidArgsFunction: cobra.FixedCompletions(codes, cobra.ShellCompDirectiveNoFileComp),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return inv.explainAll()
+			}
+			return inv.explainOne(args[0])
+		},
+	}
+}
+
+func (inv *invocation) explainAll() error {
+	var all []explanation
+	var rows [][]string
+	for _, e := range problem.All() {
+		all = append(all, explain(e))
+		rows = append(rows, []string{string(e.Code), e.Meaning})
+	}
+	return inv.print(all, func() { inv.table([]string{"CODE", "MEANING"}, rows) })
+}
+
+func (inv *invocation) explainOne(text string) error {
+	all := problem.All()
+	at := slices.IndexFunc(all, func(e problem.Entry) bool { return strings.EqualFold(string(e.Code), text) })
+	if at < 0 {
+		p := problem.New(problem.CodeNotFound, "No error has the code %q.", text)
+		var near []string
+		for _, e := range all {
+			if strings.Contains(strings.ToLower(string(e.Code)), strings.ToLower(text)) {
+				near = append(near, string(e.Code))
+			}
+		}
+		if len(near) > 0 {
+			return p.Do("Perhaps one of these: " + strings.Join(near, ", ") + ".")
+		}
+		return p
+	}
+	e := explain(all[at])
+	return inv.print(e, func() {
+		inv.printf("%s (%s, exit status %d)\n\n%s\n\nWhat to do:\n", e.Code, e.Kind, e.ExitStatus, e.Meaning)
+		for _, a := range e.RecommendedAction {
+			inv.printf("  - %s\n", a)
+		}
+	})
+}
