@@ -240,27 +240,27 @@ func (v *deviceView) compare() (inFlight uint64) {
 }
 
 // difference says in words what was counted between two looks; "" if nothing.
+// A flush may come without a write, and would then do no harm; but it is rare
+// that a file system flushes for nothing, so it counts.
 func difference(before, now blockdev.Counters) string {
 	var parts []string
-	add := func(n, was uint64, one string, sectors uint64) {
-		switch d := n - was; {
-		case d == 1 && sectors > 0:
-			parts = append(parts, fmt.Sprintf("1 %s of %d bytes", one, sectors*512))
-		case d == 1:
-			parts = append(parts, "1 "+one)
-		case d > 1 && sectors > 0:
-			parts = append(parts, fmt.Sprintf("%d %ss of together %d bytes", d, one, sectors*512))
-		case d > 1:
-			parts = append(parts, fmt.Sprintf("%d %ss", d, one))
+	add := func(n uint64, one, more string, sectors uint64) {
+		if n == 0 {
+			return
 		}
+		text := fmt.Sprintf("%d %s", n, more)
+		if n == 1 {
+			text = "1 " + one
+		}
+		if sectors > 0 {
+			text += fmt.Sprintf(" (%d bytes)", sectors*512)
+		}
+		parts = append(parts, text)
 	}
-	add(now.Writes, before.Writes, "write", now.WrittenSectors-before.WrittenSectors)
-	add(now.Discards, before.Discards, "discard", now.DiscardSectors-before.DiscardSectors)
-	// A file system flushes without writing too; that alone would do no harm,
-	// but a flush without anything to flush is rare, so it counts.
-	add(now.Flushes, before.Flushes, "flush", 0)
-	text := strings.Join(parts, ", ")
-	return strings.ReplaceAll(text, "flushs", "flushes")
+	add(now.Writes-before.Writes, "write", "writes", now.WrittenSectors-before.WrittenSectors)
+	add(now.Discards-before.Discards, "discard", "discards", now.DiscardSectors-before.DiscardSectors)
+	add(now.Flushes-before.Flushes, "flush", "flushes", 0)
+	return strings.Join(parts, " and ")
 }
 
 // mounted says where the source is mounted for writing, for the end of a

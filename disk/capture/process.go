@@ -18,7 +18,7 @@ type process struct {
 	command string
 }
 
-func (p process) String() string { return fmt.Sprintf("%s (process %d)", p.command, p.pid) }
+func (p process) String() string { return fmt.Sprintf("the program %s (process %d)", p.command, p.pid) }
 
 const (
 	processesNamed = 3 // enough for a message
