@@ -130,7 +130,6 @@ func (x *Index) begin(identity []byte) error {
 		return errForeign
 	case !found:
 		b := x.db.NewBatch()
-		defer b.Close()
 		err := errors.Join(
 			b.Set(identityRow, identity, nil),
 			b.Set(counterRow, binary.BigEndian.AppendUint32(nil, 0), nil))
@@ -258,7 +257,6 @@ func (x *Index) Add(id pack.ID, entries []Entry) error {
 		return err
 	}
 	b := x.db.NewBatchWithSize(len(entries)*(blockKey+blockValue+4) + 256)
-	defer b.Close()
 	number := x.next
 	if err := x.appendPack(b, id, number); err != nil {
 		return err
@@ -322,7 +320,6 @@ func (x *Index) Forget(id pack.ID) error {
 	}
 	nk := numberKey(binary.BigEndian.Uint32(number))
 	b := x.db.NewBatch()
-	defer b.Close()
 	if err := errors.Join(b.Delete(nk[:], nil), b.Delete(pk[:], nil)); err != nil {
 		return x.classify(err)
 	}
@@ -364,7 +361,6 @@ func (x *Index) SetEpoch(epoch uint64) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	b := x.db.NewBatch()
-	defer b.Close()
 	if err := b.Set(epochRow, binary.BigEndian.AppendUint64(nil, epoch), nil); err != nil {
 		return x.classify(err)
 	}
@@ -426,8 +422,10 @@ func (x *Index) get(key []byte) (value []byte, found bool, err error) {
 	return bytes.Clone(v), true, nil
 }
 
+// commit applies the batch and ends its use. If the engine fails meanwhile, the
+// batch stays with it: batches are used again after Close.
 func (x *Index) commit(b *pebble.Batch, o *pebble.WriteOptions) error {
-	return x.engine.run(func() error { return x.db.Apply(b, o) })
+	return x.engine.run(func() error { return errors.Join(x.db.Apply(b, o), b.Close()) })
 }
 
 func (x *Index) classify(err error) error { return classify(err, x.dir) }

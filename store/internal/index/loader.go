@@ -185,7 +185,6 @@ func (x *Index) adopt(ctx context.Context, paths []string, packs map[pack.ID]uin
 	defer x.mu.Unlock()
 	set := func(fill func(b *pebble.Batch) error) error {
 		b := x.db.NewBatch()
-		defer b.Close()
 		if err := fill(b); err != nil {
 			return err
 		}

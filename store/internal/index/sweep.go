@@ -84,7 +84,6 @@ func (x *Index) sweepFrom(from []byte, live numberSet) (next []byte, removed int
 	}
 	defer rows.Close()
 	b := x.db.NewBatch()
-	defer b.Close()
 	seen := 0
 	for ok := rows.First(); ok; ok = rows.Next() {
 		if seen == sweepStep {
@@ -105,8 +104,11 @@ func (x *Index) sweepFrom(from []byte, live numberSet) (next []byte, removed int
 	if err := rows.Error(); err != nil {
 		return nil, 0, err
 	}
-	if removed = int64(b.Count()); removed > 0 {
-		err = x.commit(b, pebble.NoSync)
+	if removed = int64(b.Count()); removed == 0 {
+		return next, 0, b.Close()
 	}
-	return next, removed, err
+	if err := x.commit(b, pebble.NoSync); err != nil {
+		return nil, 0, err
+	}
+	return next, removed, nil
 }
