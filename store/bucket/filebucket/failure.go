@@ -21,6 +21,9 @@ func (b *Bucket) failed(op, key string, err error) error {
 	if op != "put" && (missing(err) || errors.Is(err, syscall.EISDIR)) {
 		return bucket.NotFound(b, key)
 	}
+	if errors.Is(err, fs.ErrNotExist) { // even after its folders were made
+		return problem.Wrap(err, problem.StoreNotFound, "The folder of the store %s was removed.", b.url)
+	}
 	return classify(fmt.Errorf("%s %s: %w", op, key, err), b.url)
 }
 

@@ -124,6 +124,23 @@ func TestEmptyFoldersOfIDsGo(t *testing.T) {
 	}
 }
 
+func TestFolderThatWasRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	b := open(t, path)
+	if err := errors.Join(b.Put(t.Context(), "a/x", nil), os.RemoveAll(path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Put(t.Context(), "a/y", nil); !problem.Is(err, problem.StoreNotFound) {
+		t.Errorf("put gives %v", err)
+	}
+	if err := b.Get(t.Context(), "a/x", 0, make([]byte, 1)); !errors.Is(err, bucket.ErrNotFound) {
+		t.Errorf("get gives %v", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the folder is back: %v", err)
+	}
+}
+
 func TestReadOnlyFolder(t *testing.T) {
 	if os.Getuid() == 0 {
 		t.Skip("skip: needs a user other than root")
@@ -136,4 +153,13 @@ func TestReadOnlyFolder(t *testing.T) {
 	if err := b.Put(t.Context(), "x", nil); !problem.Is(err, problem.StorePermissionDenied) {
 		t.Fatalf("a read-only folder gives %v", err)
 	}
+}
+
+func BenchmarkBucket(b *testing.B) {
+	at, err := filebucket.Open(b.TempDir(), filebucket.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer at.Close()
+	buckettest.Benchmark(b, at, 32<<20)
 }

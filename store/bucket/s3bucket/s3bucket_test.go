@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
 
@@ -285,6 +289,42 @@ func TestWhatAnswersMean(t *testing.T) {
 	}
 }
 
+// A connection for each call would cost more than the call.
+func TestConnectionsAreKept(t *testing.T) {
+	var connections atomic.Int32
+	data := bytes.Repeat([]byte("0123456789"), 100)
+	storage := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		if r.Method == http.MethodGet {
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+		}
+	}))
+	storage.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	storage.Start()
+	defer storage.Close()
+	b := open(t, s3bucket.Location{Bucket: "some", Endpoint: storage.URL, PathStyle: true},
+		s3bucket.Options{Credentials: credentials.NewStaticCredentialsProvider("a", "b", "")})
+	for i := range 20 {
+		if err := b.Put(t.Context(), fmt.Sprint(i), [][]byte{data}); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 100)
+		if err := b.Get(t.Context(), "x", int64(i), got); err != nil || !bytes.Equal(got, data[i:i+100]) {
+			t.Fatal(string(got), err)
+		}
+		if err := b.Delete(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := connections.Load(); n != 1 {
+		t.Fatalf("60 calls one after another took %d connections", n)
+	}
+}
+
 // Storage that ignores the range would make a restore write wrong bytes.
 func TestRangesThatAreIgnored(t *testing.T) {
 	l := s3bucket.Location{Bucket: "some", Endpoint: "http://storage.example", PathStyle: true}
@@ -292,4 +332,14 @@ func TestRangesThatAreIgnored(t *testing.T) {
 	if !problem.Is(err, problem.StoreContractMissing) {
 		t.Fatalf("an answer without a range gives %v", err)
 	}
+}
+
+func BenchmarkBucket(b *testing.B) {
+	server := s3test.Start(b)
+	at, err := s3bucket.Open(server.NewBucket(b), s3bucket.Options{Credentials: server.Credentials()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer at.Close()
+	buckettest.Benchmark(b, at, 16<<20)
 }

@@ -48,7 +48,7 @@ func Start(t testing.TB) *Server {
 	address := freeAddress(t)
 	s.Endpoint = "http://" + address
 	var output bytes.Buffer
-	cmd := exec.Command(program, "--port", address, "--quiet", "posix", s.Data)
+	cmd := exec.Command(program, "--port", address, "--quiet", "--keep-alive", "posix", s.Data)
 	cmd.Dir = folder
 	cmd.Env = append(os.Environ(), "ROOT_ACCESS_KEY="+s.AccessKey, "ROOT_SECRET_KEY="+s.SecretKey)
 	cmd.Stdout, cmd.Stderr = &output, &output
