@@ -26,7 +26,7 @@ func open(t *testing.T, path string) *filebucket.Bucket {
 }
 
 func TestConformance(t *testing.T) {
-	buckettest.Run(t, buckettest.Options{Keys: 300}, func(t *testing.T) bucket.Bucket { return open(t, t.TempDir()) })
+	buckettest.Run(t, buckettest.Options{Keys: 150}, func(t *testing.T) bucket.Bucket { return open(t, t.TempDir()) })
 }
 
 func TestOpen(t *testing.T) {

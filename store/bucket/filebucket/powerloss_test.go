@@ -172,7 +172,7 @@ func TestPowerLossOnADiskThatLiesIsFoundOut(t *testing.T) {
 // Two processes with a bucket each share the folder; each relies on what it has
 // seen of the other.
 func TestPowerLossWithTwoProcesses(t *testing.T) {
-	for seed := range seeds(t, 500) {
+	for seed := range seeds(t, 250) {
 		disk := powerloss.New(seed)
 		disk.CutAt(50 + int(seed*7%600))
 		// Objects are only added, since with two processes nobody knows which
