@@ -215,7 +215,7 @@ func (d *demo) run(args ...string) error {
 		}
 		full = append(full, a)
 	}
-	return d.sub(full, d.stdout, d.stderr)
+	return d.sub(full, d.stdout, d.stdout) // one stream, so that the story keeps its order
 }
 
 // sub runs a command within this process.

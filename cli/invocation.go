@@ -200,25 +200,6 @@ func exitOf(k problem.Kind) int {
 	return exitFailed
 }
 
-// usage makes wrong usage of what cobra says.
-func (inv *invocation) usage(root *cobra.Command, args []string, err error) error {
-	cmd, _, ferr := root.Find(args)
-	if ferr != nil {
-		cmd = root
-	}
-	text := strings.TrimSpace(err.Error())
-	first, rest, _ := strings.Cut(text, "\n")
-	p := problem.New(problem.InvalidArgument, "%s.", strings.ToUpper(first[:1])+strings.TrimSuffix(first[1:], "."))
-	var actions []string
-	for line := range strings.Lines(rest) {
-		line = strings.TrimSpace(line)
-		if line != "" && !strings.HasPrefix(line, "Did you mean") && !strings.HasPrefix(line, "Run '") {
-			actions = append(actions, "Did you mean `"+cmd.CommandPath()+" "+line+"`?")
-		}
-	}
-	return p.Do(append(actions, "`"+cmd.CommandPath()+" --help` lists what there is.")...)
-}
-
 type color string
 
 const (

@@ -60,7 +60,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer, env []string
 	var p *problem.Error
 	if !errors.As(err, &p) && !inv.begun {
 		// What cobra says about arguments that it could not take.
-		err = inv.usage(root, args, err)
+		err = problem.New(problem.InvalidArgument, "%s.", err).Do("`diskvault --help` lists what there is.")
 	}
 	return inv.fail(ctx, err)
 }
@@ -89,7 +89,7 @@ func newRoot(inv *invocation) *cobra.Command {
 		Long:          rootLong,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          noCommand,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			return inv.prepare(cmd)
 		},
@@ -140,6 +140,21 @@ func (inv *invocation) untilInterrupted() (context.Context, func()) {
 func usageError(cmd *cobra.Command, format string, args ...any) error {
 	p := problem.New(problem.InvalidArgument, format, args...)
 	return p.Do("Usage: "+cmd.UseLine(), "`"+cmd.CommandPath()+" --help` explains it with examples.")
+}
+
+// noCommand refuses arguments of a command that only has commands below it,
+// and offers those that look alike.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	p := problem.New(problem.InvalidArgument, "There is no command %q.", cmd.CommandPath()+" "+args[0])
+	var actions []string
+	for _, s := range cmd.SuggestionsFor(args[0]) {
+		actions = append(actions, "Did you mean `"+cmd.CommandPath()+" "+s+"`?")
+	}
+	return p.Do(append(actions, "`"+cmd.CommandPath()+" --help` lists what there is.")...)
 }
 
 // exactly wants a number of arguments and names the one that is missing.

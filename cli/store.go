@@ -19,7 +19,7 @@ the environment). It is encrypted; three kinds of keys open it: that of this
 machine, recovery keys and passphrases.
 
 Without a URL these commands mean the default store.`,
-		Args: cobra.NoArgs,
+		Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newStoreCreate(inv), newStoreShow(inv), newStoreCheck(inv), newStoreRebuildIndex(inv), newStoreRebuildCatalog(inv), newStoreKey(inv))

@@ -23,7 +23,7 @@ func newStoreKey(inv *invocation) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "key",
 		Short: "Keep the keys that open a store",
-		Args:  cobra.NoArgs,
+		Args:  noCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newKeyList(inv), newKeyAdd(inv), newKeyRemove(inv), newKeyExport(inv))

@@ -14,6 +14,9 @@ const (
 	// PointsStale is set while a job may have committed a point that the
 	// catalog has not heard of.
 	PointsStale = "points-stale"
+	// StorePending is set while the first store is made: what lies at its
+	// place then is this process' own work, or that of one that died.
+	StorePending = "store-pending"
 	// RecoveryKeyShown, followed by a store's ID, holds the ID of the
 	// recovery key that a person has seen.
 	RecoveryKeyShown = "recovery-key-shown:"

@@ -72,20 +72,17 @@ func (s *Service) diskPath(ctx context.Context, r BackupRequest) (string, *resou
 // backupSource runs one backup as a job.
 func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src *disk.Source, run *job.Run) (BackupResult, error) {
 	result := BackupResult{JobID: run.ID, Disk: src.Path}
-	known, err := s.match(ctx, c, r, src)
+	// One operation at a time on a disk: two would only read it twice.
+	unlock, err := s.disks.lock(ctx, src.Path)
 	if err != nil {
 		return result, err
 	}
-	var i resource.Instance
-	if known != nil {
-		i = *known
-	} else {
-		var made Created
-		if i, made, err = s.protect(ctx, c, r, src); err != nil {
-			return result, err
-		}
-		result.Created = &made
+	defer unlock()
+	i, made, err := s.instanceFor(ctx, c, r, src)
+	if err != nil {
+		return result, err
 	}
+	result.Created = made
 	result.Instance = i.Name
 	run.Describe(i.ID, i.Name)
 
@@ -93,7 +90,7 @@ func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src
 	if err != nil {
 		return result, err
 	}
-	if r.URL != "" && known != nil {
+	if r.URL != "" && made == nil {
 		if err := s.sameStore(ctx, r, i, row); err != nil {
 			return result, err
 		}
@@ -118,9 +115,6 @@ func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src
 	points, err := s.catalog.Points(ctx, i.ID)
 	if err != nil {
 		return result, err
-	}
-	if known != nil && i.Size != src.Size && len(points) > 0 {
-		c.notice(resource.Notice{Name: "DiskResized", Message: fmt.Sprintf("The size of the disk changed from %s to %s since its last backup.", byteText(i.Size), byteText(src.Size))})
 	}
 	if src.Format.Container() {
 		c.notice(resource.Notice{Name: "ContainerFormat", Message: fmt.Sprintf("%s is a %s container. It is backed up as it is, byte for byte: a restore gives the same container, not the disk inside.", src.Path, src.Format)})
@@ -148,6 +142,27 @@ func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src
 		return result, s.kept(ctx, err, i.Name, engine.Progress().Bytes.Stored)
 	}
 	return s.finishBackup(ctx, result, i, src, row, done, run)
+}
+
+// instanceFor gives the instance of a source, and protects it if it has none;
+// then it tells what that made.
+func (s *Service) instanceFor(ctx context.Context, c call, r BackupRequest, src *disk.Source) (resource.Instance, *Created, error) {
+	// Two first backups at a time must not make two stores, or two instances
+	// of one name.
+	unlock, err := s.disks.lock(ctx, "")
+	if err != nil {
+		return resource.Instance{}, nil, err
+	}
+	defer unlock()
+	known, err := s.match(ctx, c, r, src)
+	if err != nil {
+		return resource.Instance{}, nil, err
+	}
+	if known != nil {
+		return *known, nil, nil
+	}
+	i, made, err := s.protect(ctx, c, r, src)
+	return i, &made, err
 }
 
 // finishBackup makes the catalog know what the store already holds.

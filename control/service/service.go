@@ -31,6 +31,7 @@ type Service struct {
 	folder  home.Folder
 	options Options
 	stores  *stores
+	disks   locks        // by path: one operation at a time; "" for what is made on first use
 	use     sync.RWMutex // held shared by jobs, alone by one that replaces an index
 
 	// Without a catalog only its own rebuilding can be asked for;

@@ -17,6 +17,11 @@ import (
 
 // createStore is the use case of Client.CreateStore.
 func (s *Service) createStore(ctx context.Context, c call, r CreateStoreRequest) (StoreResult, error) {
+	unlock, err := s.disks.lock(ctx, "")
+	if err != nil {
+		return StoreResult{}, err
+	}
+	defer unlock()
 	st, row, err := s.makeStore(ctx, c, r)
 	if err != nil {
 		return StoreResult{}, err
@@ -135,6 +140,7 @@ func (s *Service) contents(ctx context.Context, st *store.Store) (out catalog.Co
 			out.Instances = append(out.Instances, instanceOf(p, storeID))
 		}
 	}
+	out.Instances = withoutFalseStarts(out.Instances, out.Points)
 	taken := map[string]bool{}
 	for n, i := range out.Instances {
 		for base, k := i.Name, 2; taken[out.Instances[n].Name]; k++ {
@@ -154,6 +160,28 @@ func (s *Service) contents(ctx context.Context, st *store.Store) (out catalog.Co
 		}
 	}
 	return out, warnings, nil
+}
+
+// withoutFalseStarts leaves out what a process left that died between sealing
+// the record of an instance and telling the catalog: an instance without any
+// point, of a disk that another instance protects.
+func withoutFalseStarts(instances []resource.Instance, points []store.Point) []resource.Instance {
+	used, disks := map[string]bool{}, map[string]int{}
+	for _, p := range points {
+		used[p.Instance] = true
+	}
+	for _, i := range instances {
+		disks[i.Disk]++
+	}
+	var out []resource.Instance
+	for _, i := range instances {
+		if !used[i.ID] && disks[i.Disk] > 1 {
+			disks[i.Disk]--
+			continue
+		}
+		out = append(out, i)
+	}
+	return out
 }
 
 func addRecord(out *catalog.Contents, r store.Record, storeID string) error {

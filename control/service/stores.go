@@ -198,6 +198,9 @@ func (s *Service) noticeLostCatalog(ctx context.Context) error {
 	if err != nil || len(known) > 0 {
 		return err
 	}
+	if pending, err := s.catalog.Fact(ctx, catalog.StorePending); err != nil || pending != "" {
+		return err
+	}
 	b, err := openBucket(ctx, s.defaultURL())
 	if err != nil {
 		return nil // no store there; the first backup says what is wrong with the place
@@ -232,6 +235,19 @@ func (s *Service) makeStore(ctx context.Context, c call, r CreateStoreRequest) (
 	url, make := r.URL, s.makeStoreAt
 	if url == "" || url == s.defaultURL() || url == s.folder.Store() {
 		url, make = s.defaultURL(), s.makeDefaultStore
+	}
+	if len(known) == 0 && url == s.defaultURL() {
+		adopted, err := s.adoptPending(ctx)
+		if err != nil {
+			return fail(err)
+		}
+		if adopted != nil {
+			row, err := s.register(ctx, adopted, true)
+			if err != nil {
+				return fail(err)
+			}
+			return adopted, row, s.newRecoveryKey(ctx, c, adopted, row)
+		}
 	}
 	recoveryKey, err := make(ctx, url, options)
 	if err != nil {
@@ -309,6 +325,9 @@ func (s *Service) showRecoveryKey(ctx context.Context, c call, row resource.Stor
 	if err := s.catalog.SetFact(ctx, fact, recoveryPending); err != nil {
 		return err
 	}
+	if err := s.catalog.SetFact(ctx, catalog.StorePending, ""); err != nil {
+		return err
+	}
 	c.notice(resource.Notice{
 		Name: "RecoveryKey", Secret: secret,
 		Message:           "This is the recovery key of the store " + row.URL + ". It is shown only now. If this machine is lost, the backups are lost without it.",
@@ -321,12 +340,37 @@ func (s *Service) showRecoveryKey(ctx context.Context, c call, row resource.Stor
 // show the first one.
 func (s *Service) remindRecoveryKey(ctx context.Context, c call, st *store.Store, row resource.Store) error {
 	state, err := s.catalog.Fact(ctx, catalog.RecoveryKeyShown+row.ID)
-	if err != nil || state != recoveryPending {
+	if err != nil {
 		return err
 	}
+	making, err := s.catalog.Fact(ctx, catalog.StorePending)
+	if err != nil || state != recoveryPending && making == "" {
+		return err
+	}
+	return s.newRecoveryKey(ctx, c, st, row)
+}
+
+func (s *Service) newRecoveryKey(ctx context.Context, c call, st *store.Store, row resource.Store) error {
 	_, secret, err := st.AddIdentity(ctx, store.RecoveryKey)
 	if err != nil {
 		return err
 	}
 	return s.showRecoveryKey(ctx, c, row, secret)
+}
+
+// adoptPending takes over the first store of a process that died when it had
+// made it and before the catalog knew. It also notes that one is being made
+// from now on; nil: there is none yet.
+func (s *Service) adoptPending(ctx context.Context) (*store.Store, error) {
+	pending, err := s.catalog.Fact(ctx, catalog.StorePending)
+	if err != nil {
+		return nil, err
+	}
+	if pending != "" {
+		st, err := s.stores.open(ctx, s.defaultURL(), "")
+		if err == nil || !problem.Is(err, problem.StoreNotFound) {
+			return st, err
+		}
+	}
+	return nil, s.catalog.SetFact(ctx, catalog.StorePending, "yes")
 }
