@@ -85,3 +85,14 @@ func readDataset(description string) (dataset, error) {
 
 // mib prints a number of bytes in whole MiB.
 func mib(n int64) string { return fmt.Sprintf("%d MiB", (n+1<<19)>>20) }
+
+// size prints a number of bytes in the largest unit that leaves it whole.
+func size(n int64) string {
+	switch {
+	case n > 0 && n%(1<<40) == 0:
+		return fmt.Sprintf("%d TiB", n>>40)
+	case n > 0 && n%(1<<30) == 0:
+		return fmt.Sprintf("%d GiB", n>>30)
+	}
+	return mib(n)
+}

@@ -23,11 +23,11 @@ const (
 // random, and the same after one page in a hundred, at random places, had a
 // row and its header rewritten. It is the same on every machine.
 func (l library) database(ctx context.Context) (dataset, error) {
-	size := l.scaled(2 << 30)
-	recipe := fmt.Sprintf("v1 %d bytes, pages of %d, seed %d, updated %g", size, pageBytes, databaseSeed, updatedShare)
+	bytes := l.scaled(2 << 30)
+	recipe := fmt.Sprintf("v1 %d bytes, pages of %d, seed %d, updated %g", bytes, pageBytes, databaseSeed, updatedShare)
 	return l.get(ctx, "database", recipe, []string{"before.img", "after.img"}, func(folder string) (string, error) {
 		before, after := filepath.Join(folder, "before.img"), filepath.Join(folder, "after.img")
-		pages := int(size / pageBytes)
+		pages := int(bytes / pageBytes)
 		if err := writeDatabase(ctx, before, pages); err != nil {
 			return "", err
 		}
@@ -39,7 +39,7 @@ func (l library) database(ctx context.Context) (dataset, error) {
 			return "", err
 		}
 		return fmt.Sprintf("%s of 8 KiB pages, half rows of text, half random; then %d pages (%g %%, %s) updated in place at random",
-			mib(size), updated, 100*updatedShare, mib(int64(updated)*pageBytes)), nil
+			size(bytes), updated, 100*updatedShare, mib(int64(updated)*pageBytes)), nil
 	})
 }
 

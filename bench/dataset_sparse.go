@@ -19,14 +19,14 @@ const (
 // one in each GiB, of a disk of 4 TiB that is otherwise a hole.
 func (l library) sparse(ctx context.Context, system dataset) (dataset, error) {
 	data := l.scaled(1 << 30)
-	size := l.scaled(4 << 40)
-	recipe := fmt.Sprintf("v1 %d bytes in pieces of %d over %d bytes, seed %d, of: %s", data, sparsePiece, size, sparseSeed, system.Recipe)
+	spreadOver := l.scaled(4 << 40)
+	recipe := fmt.Sprintf("v1 %d bytes in pieces of %d over %d bytes, seed %d, of: %s", data, sparsePiece, spreadOver, sparseSeed, system.Recipe)
 	return l.get(ctx, "sparse", recipe, []string{"alone.img", "spread.img"}, func(folder string) (string, error) {
-		if err := spread(ctx, system.image(0), filepath.Join(folder, "alone.img"), filepath.Join(folder, "spread.img"), data, size); err != nil {
+		if err := spread(ctx, system.image(0), filepath.Join(folder, "alone.img"), filepath.Join(folder, "spread.img"), data, spreadOver); err != nil {
 			return "", err
 		}
 		return fmt.Sprintf("%s of the system disk's data in pieces of 256 KiB, spread over a sparse disk of %s, and the same bytes alone",
-			mib(data), mib(size)), nil
+			size(data), size(spreadOver)), nil
 	})
 }
 

@@ -91,7 +91,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	flags.Var(&o.out, "out", "also write the report to this `file` (.md or .json; may be given twice)")
 	flags.StringVar(&o.diskvault, "diskvault", "", "the diskvault `program` (default: built from ./cmd/diskvault)")
 	flags.Float64Var(&o.scale, "scale", 1, "make all data this much smaller, to try the program out")
-	flags.StringVar(&o.trees, "tree", "/usr,/opt", "comma-separated `folders` whose files fill the system disk")
+	flags.StringVar(&o.trees, "tree", "/usr", "comma-separated `folders` whose files fill the system disk")
 	if len(args) == 0 || strings.HasPrefix(args[0], "-") {
 		if err := flags.Parse(args); err != nil {
 			return o, err

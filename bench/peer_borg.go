@@ -6,8 +6,9 @@ import (
 	"path/filepath"
 )
 
-// borg with repository encryption, the chunker that its manual gives for disk
-// images left at its default, and zstd, whose store is as small as the others'.
+// borg set up for disk images: chunks of fixed size, which its manual
+// recommends for them, holes skipped, zstd as the others have it, and the
+// encryption that is faster where the processor has SHA instructions.
 type borg struct {
 	program string
 	env     []string
@@ -19,7 +20,7 @@ type borg struct {
 func borgContestant() contestant {
 	return contestant{
 		name: borgZstd, tool: "borg", peer: true,
-		settings: "`--encryption repokey-blake2 --compression zstd,1`; `--files-cache disabled` reads everything again; extract with `--sparse`",
+		settings: "`--encryption repokey`; `--chunker-params fixed,1048576 --sparse --compression zstd,1`; `--files-cache disabled` reads everything again",
 		version: func(ctx context.Context) (string, error) {
 			return versionOf(ctx, "borg", "--version")
 		},
@@ -41,7 +42,7 @@ func (b *borg) command(dir string, args ...string) command {
 }
 
 func (b *borg) create(ctx context.Context) error {
-	_, err := output(ctx, b.command("", "init", "--encryption", "repokey-blake2", b.store()))
+	_, err := output(ctx, b.command("", "init", "--encryption", "repokey", b.store()))
 	return err
 }
 
@@ -50,7 +51,7 @@ func (b *borg) newest() string { return fmt.Sprintf("%s::backup-%d", b.store(), 
 func (b *borg) backup(ctx context.Context) (measurement, error) {
 	b.backups++
 	m, _, err := timed(ctx, b.command(b.source.folder,
-		"create", "--compression", "zstd,1", "--files-cache", "disabled", b.newest(), filepath.Base(b.source.image)))
+		"create", "--chunker-params", "fixed,1048576", "--sparse", "--compression", "zstd,1", "--files-cache", "disabled", b.newest(), filepath.Base(b.source.image)))
 	return m, err
 }
 

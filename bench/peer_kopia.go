@@ -5,10 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"strings"
 )
 
-// kopia with its defaults (AES-256-GCM, content-defined chunks of about 4 MiB)
-// and one compressor chosen, since its own default is to compress nothing.
+// kopia set up for disk images as well as it can be: chunks of fixed size and
+// its fastest hash (on two cores its defaults read an unchanged image three
+// times slower), its default encryption, and a compressor, since its own
+// default is to compress nothing.
 type kopia struct {
 	program     string
 	env         []string
@@ -21,11 +24,13 @@ type kopia struct {
 func kopiaContestant(name, compression string) contestant {
 	return contestant{
 		name: name, tool: "kopia", peer: true,
-		settings: "defaults, global policy `--compression=" + compression + "` (its own default compresses nothing); " +
-			"`--force-hash=100` reads everything again; restore with `--write-sparse-files`",
+		settings: "repository with `--object-splitter=FIXED-1M --block-hash=BLAKE3-256-128` (for images faster and, after scattered writes, " +
+			"smaller than the defaults), default encryption, global policy `--compression=" + compression + "`; " +
+			"`--force-hash=100` reads everything again",
 		version: func(ctx context.Context) (string, error) {
 			line, err := versionOf(ctx, "kopia", "--version")
-			return "kopia " + line, err
+			version, _, _ := strings.Cut(line, " ")
+			return "kopia " + version, err
 		},
 		open: func(home string, s source) (archive, error) {
 			program, err := find("kopia")
@@ -50,7 +55,8 @@ func (k *kopia) command(args ...string) command {
 }
 
 func (k *kopia) create(ctx context.Context) error {
-	if _, err := output(ctx, k.command("repository", "create", "filesystem", "--path="+k.store())); err != nil {
+	if _, err := output(ctx, k.command("repository", "create", "filesystem", "--path="+k.store(),
+		"--object-splitter=FIXED-1M", "--block-hash=BLAKE3-256-128")); err != nil {
 		return err
 	}
 	_, err := output(ctx, k.command("policy", "set", "--global", "--compression="+k.compression))

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -155,12 +154,15 @@ func find(program string) (string, error) {
 	if err == nil {
 		return path, nil
 	}
-	out, goErr := exec.Command("go", "env", "GOPATH").Output()
-	if goErr == nil {
-		candidate := filepath.Join(strings.TrimSpace(string(out)), "bin", program)
-		if _, statErr := os.Stat(candidate); statErr == nil {
+	for _, setting := range []struct{ name, below string }{{"GOBIN", "."}, {"GOPATH", "bin"}} {
+		folder, goErr := exec.Command("go", "env", setting.name).Output()
+		if goErr != nil || len(bytes.TrimSpace(folder)) == 0 {
+			continue
+		}
+		candidate := filepath.Join(strings.TrimSpace(string(folder)), setting.below, program)
+		if _, err := exec.LookPath(candidate); err == nil {
 			return candidate, nil
 		}
 	}
-	return "", fmt.Errorf("%s is not installed; run bench/peers.sh first: %w", program, errors.Unwrap(err))
+	return "", fmt.Errorf("%s is not installed; run bench/peers.sh first: %w", program, err)
 }
