@@ -22,7 +22,7 @@ const (
 type Compression string
 
 const (
-	Auto    Compression = "auto"    // zstd fastest, S2 or plain where zstd gains little
+	Auto    Compression = "auto"    // zstd, with as much work as the data rewards
 	Fast    Compression = "fast"    // S2
 	Default Compression = "default" // zstd fastest
 	Max     Compression = "max"     // zstd best
@@ -36,28 +36,56 @@ const PrefixSize = 2
 type Encoder struct {
 	choice Compression
 	zstd   *zstd.Encoder
-	buf    []byte
+	// Of Auto alone: for data that rewards more work, and for data that
+	// rewards none. Neighbours on a disk are alike, so each frame tells how
+	// the next is best dealt with.
+	strong, quick *zstd.Encoder
+	last          float64 // what the frame before shrank to
+	buf           []byte
 }
+
+// How Auto chooses, measured on the files of a Debian system (docs/benchmarks.md).
+const (
+	// Data that shrinks to less than this costs the default level a quarter
+	// more time than the fastest, and it gains a twentieth; above it the same
+	// gain costs half as much time again, and more.
+	rewarding = 0.20
+	// Data that hardly shrinks even with all literals coded is passed on at ten
+	// times the speed without trying.
+	hopeless = 0.98
+)
 
 // NewEncoder makes an encoder, or an error if there is no such compression.
 func NewEncoder(choice Compression) (*Encoder, error) {
-	e := &Encoder{choice: choice}
-	level := zstd.SpeedFastest
-	switch choice {
-	case Auto, Default:
-	case Max:
-		level = zstd.SpeedBestCompression
-	case Fast, None:
-		return e, nil
-	default:
-		return nil, fmt.Errorf("there is no compression %q: use auto, fast, default, max or none", choice)
-	}
+	e := &Encoder{choice: choice, last: 1 - 1./32}
 	var err error
-	// GCM checks the stored bytes and the block hash the decoded ones, so
-	// zstd's own checksum would be a third.
-	e.zstd, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
+	switch choice {
+	case Auto:
+		if e.zstd, err = newZstd(zstd.SpeedFastest, true); err == nil {
+			if e.strong, err = newZstd(zstd.SpeedDefault, true); err == nil {
+				e.quick, err = newZstd(zstd.SpeedFastest, false)
+			}
+		}
+	case Default:
+		e.zstd, err = newZstd(zstd.SpeedFastest, false)
+	case Max:
+		e.zstd, err = newZstd(zstd.SpeedBestCompression, true)
+	case Fast, None:
+	default:
+		err = fmt.Errorf("there is no compression %q: use auto, fast, default, max or none", choice)
+	}
 	return e, err
 }
+
+// newZstd makes an encoder for whole frames. GCM checks the stored bytes and
+// the block hash the decoded ones, so zstd's own checksum would be a third.
+func newZstd(level zstd.EncoderLevel, literals bool) (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, zstd.WithEncoderLevel(level), zstd.WithAllLitEntropyCompression(literals),
+		zstd.WithWindowSize(window), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
+}
+
+// window is as much as a frame decodes to at most.
+const window = 2 << 20
 
 // Encode gives the plain frame of the payload: its encoding, the number of
 // pieces, and the payload, compressed if that pays. The result is valid until
@@ -67,6 +95,9 @@ func (e *Encoder) Encode(payload []byte, pieces int) []byte {
 		e.buf = make([]byte, 0, need)
 	}
 	encoding, out := e.compress(payload)
+	if out != nil && len(payload) > 0 {
+		e.last = float64(len(out)-PrefixSize) / float64(len(payload))
+	}
 	// Less than one part in 32 does not pay for decoding it at every restore.
 	if out == nil || len(out)-PrefixSize > len(payload)-len(payload)/32 {
 		encoding, out = Plain, append(e.buf[:PrefixSize], payload...)
@@ -76,14 +107,18 @@ func (e *Encoder) Encode(payload []byte, pieces int) []byte {
 }
 
 func (e *Encoder) compress(payload []byte) (Encoding, []byte) {
-	switch e.choice {
-	case None:
+	z := e.zstd
+	switch {
+	case e.choice == None:
 		return Plain, nil
-	case Fast:
+	case e.choice == Fast:
 		return S2, e.s2(payload)
-	default:
-		return Zstd, e.zstd.EncodeAll(payload, e.buf[:PrefixSize])
+	case e.choice == Auto && e.last < rewarding:
+		z = e.strong
+	case e.choice == Auto && e.last > hopeless:
+		z = e.quick
 	}
+	return Zstd, z.EncodeAll(payload, e.buf[:PrefixSize])
 }
 
 func (e *Encoder) s2(payload []byte) []byte {
@@ -93,8 +128,10 @@ func (e *Encoder) s2(payload []byte) []byte {
 
 // Close frees what the encoder holds.
 func (e *Encoder) Close() {
-	if e.zstd != nil {
-		e.zstd.Close()
+	for _, z := range []*zstd.Encoder{e.zstd, e.strong, e.quick} {
+		if z != nil {
+			z.Close()
+		}
 	}
 }
 
