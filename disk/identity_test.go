@@ -154,3 +154,21 @@ func TestContradicts(t *testing.T) {
 		t.Errorf("JSON made %v of %v (%v)", again, id, err)
 	}
 }
+
+func FuzzLabels(f *testing.F) {
+	f.Add([]byte("LUKS\xba\xbe"), 0)
+	f.Add([]byte("EFI PART\x00\x00\x01\x00\x5c\x00\x00\x00"), 512)
+	f.Add([]byte("LABELONE\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xffLVM2 001"), 1536)
+	f.Fuzz(func(t *testing.T, label []byte, at int) {
+		if at < 0 || at > headSize {
+			return
+		}
+		head := append(make([]byte, at), label...)
+		for _, fact := range identityOf(head) {
+			if fact.Value == "" || fact.Place == "" || factNames[fact.Kind] == "" {
+				t.Errorf("the fact %+v says nothing", fact)
+			}
+		}
+		formatOf(head)
+	})
+}

@@ -50,19 +50,8 @@ func (t *Target) claimExisting() error {
 	if err := unix.Flock(t.fd, unix.LOCK_EX|unix.LOCK_NB); err == unix.EWOULDBLOCK {
 		return problem.New(problem.TargetInUse, "Another program holds a lock on the file %s.", t.path)
 	}
-	// The kernel grants a write lease only if nobody else has the file open. On
-	// a file system without leases, or for a user who may not take one, there
-	// is nothing to ask.
-	_, err := unix.FcntlInt(uintptr(t.fd), unix.F_SETLEASE, unix.F_WRLCK)
-	if err == unix.EAGAIN {
-		return problem.New(problem.TargetInUse, "Another program has the file %s open.", t.path).
-			Do("Stop the program, for example the virtual machine of that disk, or choose another target.")
-	}
-	if err == nil {
-		_, err = unix.FcntlInt(uintptr(t.fd), unix.F_SETLEASE, unix.F_UNLCK)
-		if err != nil {
-			return t.unreachable(err)
-		}
+	if err := t.soleUser(); err != nil {
+		return err
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(t.fd, &st); err != nil {
@@ -73,6 +62,26 @@ func (t *Target) claimExisting() error {
 		if err := unix.Ftruncate(t.fd, t.size); err != nil {
 			return t.writeProblem(err, extent.Between(st.Size, t.size))
 		}
+	}
+	return nil
+}
+
+// soleUser asks the kernel for a write lease, which it grants only if nobody
+// else has the file open, and gives it back. A user who may not take a lease
+// learns nothing, nor does one on a network file system, which refuses leases
+// for reasons of its own.
+func (t *Target) soleUser() error {
+	if on, err := fileSystemOf(t.fd); err != nil || !on.Local {
+		return nil
+	}
+	switch _, err := unix.FcntlInt(uintptr(t.fd), unix.F_SETLEASE, unix.F_WRLCK); err {
+	case nil:
+		if _, err := unix.FcntlInt(uintptr(t.fd), unix.F_SETLEASE, unix.F_UNLCK); err != nil {
+			return t.unreachable(err)
+		}
+	case unix.EAGAIN:
+		return problem.New(problem.TargetInUse, "Another program has the file %s open.", t.path).
+			Do("Stop the program, for example the virtual machine of that disk, or choose another target.")
 	}
 	return nil
 }

@@ -74,9 +74,12 @@ func (t *Target) lockPartial() error {
 			err = unix.EEXIST
 		}
 		if err == nil {
-			if err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err == unix.EWOULDBLOCK {
+			switch err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err {
+			case unix.EWOULDBLOCK:
 				t.file.Close()
 				return problem.New(problem.TargetInUse, "Another restore is writing %s.", t.path)
+			case unix.ENOLCK, unix.ENOSYS, unix.EOPNOTSUPP:
+				err = nil // some network file systems have no locks
 			}
 		}
 		if err != nil {

@@ -233,3 +233,18 @@ func TestThisHost(t *testing.T) {
 		}
 	}
 }
+
+func FuzzKernelText(f *testing.F) {
+	f.Add("36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n")
+	f.Add(idle)
+	f.Add(`1 2 3:4 / /a\04 rw - x y`)
+	f.Fuzz(func(t *testing.T, text string) {
+		mounts, err := parseMounts(text)
+		if err != nil && len(mounts) > 0 {
+			t.Error("a table that cannot be read gave mounts")
+		}
+		if _, err := parseCounters(text, text); err != nil && !errors.Is(err, ErrNoCounters) {
+			t.Error(err)
+		}
+	})
+}
