@@ -32,7 +32,7 @@ type Damage struct {
 	Object string  `json:"object"` // key in the bucket
 	What   string  `json:"what"`
 	Losses []Lost  `json:"losses,omitempty"` // what cannot be restored because of it
-	pack   pack.ID // zero: not a data pack
+	pack   pack.ID // zero: not a pack
 }
 
 // Lost are ranges of a recovery point that cannot be restored.
@@ -106,6 +106,7 @@ type check struct {
 	seen    map[block.Hash]bool         // nodes verified, with all below them
 	damage  map[string]*Damage          // by object
 	order   []string                    // of the damage, as it was found
+	torn    int                         // how often a node could not be read
 	used    map[pack.ID]bool            // data packs in use; true if the directory can be read
 	bad     map[pack.ID]map[uint32]bool // frames that cannot be read; offset 0 stands for all
 
@@ -214,12 +215,15 @@ func (c *check) subtree(ctx context.Context, p Point, t *image.Tree, child image
 	if child.Hash.IsZero() || c.seen[child.Hash] {
 		return nil
 	}
+	torn := c.torn
 	n, err := t.Loader.Node(ctx, child, level)
 	if isDamage(err) {
 		span := image.Span(level) * int64(t.BlockSize)
 		lost := Range{i * span, min(span, t.Size-i*span)}
 		d := c.found(packName(seal.MetadataPack, child.Place.Pack), reason(err))
+		d.pack = child.Place.Pack
 		d.Losses = addLoss(d.Losses, p, lost)
+		c.torn++
 		return nil // what lies elsewhere is checked all the same
 	}
 	if err != nil {
@@ -238,9 +242,9 @@ func (c *check) subtree(ctx context.Context, p Point, t *image.Tree, child image
 			}
 		}
 	}
-	// A damaged subtree is walked for each point that has it, so that the
-	// report names them all.
-	if err == nil && len(c.damage) == 0 {
+	// A subtree that lacks nodes is walked for each point that has it, so that
+	// the report names them all.
+	if err == nil && c.torn == torn {
 		c.seen[child.Hash] = true
 	}
 	return err
@@ -407,6 +411,7 @@ func (c *check) losses(ctx context.Context, points []Point) error {
 		for i := int64(0); ; i++ {
 			leaf, n, ok, err := cursor.NextLeaf(ctx, i)
 			if isDamage(err) {
+				i = leaf - 1
 				continue // reported as damage of the metadata pack
 			}
 			if err != nil {

@@ -234,6 +234,25 @@ func (s sink) Known(h Root) (pack.Place, bool) {
 	return place, true
 }
 
+// Serves is always true in a store without damage. In another, a node is taken
+// over only if it names the very places that the new one names, none of which
+// is damaged, and so on down: hashes are the same wherever the pieces lie.
+func (s sink) Serves(ctx context.Context, c image.Child, n *image.Node) (bool, error) {
+	if len(s.w.damaged) == 0 {
+		return true, nil
+	}
+	if s.w.damaged[c.Place.Pack] {
+		return false, nil
+	}
+	stored, err := nodes{s.w.store}.at(ctx, c, c.Place, n.Level)
+	if isDamage(err) {
+		return false, nil
+	}
+	return err == nil && stored.Children == n.Children, err
+}
+
+func (sink) Damaged(err error) bool { return isDamage(err) }
+
 func (s sink) Frame(ctx context.Context, payload []byte, hashes []Root) (pack.Place, error) {
 	e, err := seal.NewEncoder(seal.Fast)
 	if err != nil {

@@ -13,6 +13,12 @@ import (
 type Sink interface {
 	// Known gives the place of a node that is stored already.
 	Known(h block.Hash) (pack.Place, bool)
+	// Serves tells whether the stored node c may be taken over for n, which has
+	// the same hash: not if it is damaged, or names places that are.
+	Serves(ctx context.Context, c Child, n *Node) (bool, error)
+	// Damaged tells whether an error of a Loader says that the node is damaged
+	// or missing, as against that it could not be asked for.
+	Damaged(err error) bool
 	// Frame stores the payload of a metadata frame with the nodes of these
 	// hashes, which the sink keeps, and gives the place of the first.
 	Frame(ctx context.Context, payload []byte, hashes []block.Hash) (pack.Place, error)
@@ -30,12 +36,13 @@ const maxPieces = 255
 // zeros, and of what is unchanged against a base. It is for one goroutine, and
 // of no use after an error.
 type Builder struct {
-	shape Shape
-	base  *Cursor // nil: there is none
-	hash  *block.Hasher
-	sink  Sink
+	shape   Shape
+	base    *Cursor // nil: there is none
+	compare *Cursor // the base, for taking over nodes; nil: none, or found damaged
+	hash    *block.Hasher
+	sink    Sink
 
-	next   int64 // the block that comes next
+	next   int64 // the block that comes next; a subtree at the end may reach behind it
 	levels []level
 
 	// The metadata frame being filled.
@@ -54,6 +61,7 @@ func NewBuilder(shape Shape, base *Tree, h *block.Hasher, sink Sink) *Builder {
 	b := &Builder{shape: shape, hash: h, sink: sink}
 	if base != nil {
 		b.base = base.NewCursor()
+		b.compare = b.base
 	}
 	for l := range shape.Top() + 1 {
 		b.levels = append(b.levels, level{node: &Node{Level: l}})
@@ -61,8 +69,8 @@ func NewBuilder(shape Shape, base *Tree, h *block.Hasher, sink Sink) *Builder {
 	return b
 }
 
-// Next is the number of the block that comes next.
-func (b *Builder) Next() int64 { return b.next }
+// Next is the number of the block that comes next: how many are there so far.
+func (b *Builder) Next() int64 { return min(b.next, b.shape.Blocks()) }
 
 // Blocks adds blocks one by one.
 func (b *Builder) Blocks(ctx context.Context, children []Child) error {
@@ -96,13 +104,13 @@ func (b *Builder) Unchanged(ctx context.Context, n int64) error {
 	// beyond it.
 	overshoot := b.base.tree.Blocks() <= b.shape.Blocks()
 	for n > 0 {
+		if b.next >= b.base.tree.Blocks() {
+			return b.Zeros(ctx, n)
+		}
 		l := b.largest(n, min(b.shape.Top()-1, b.base.tree.Top()), overshoot)
-		var c Child
-		var err error
-		if b.next < b.base.tree.Blocks() {
-			if c, err = b.base.Subtree(ctx, l, b.next/width(l)); err != nil {
-				return err
-			}
+		c, err := b.base.Subtree(ctx, l, b.next/width(l))
+		if err != nil {
+			return err
 		}
 		if err := b.add(ctx, l, c); err != nil {
 			return err
@@ -172,7 +180,7 @@ func (b *Builder) close(ctx context.Context, l int, i int64) (Child, error) {
 		}
 	}
 	c := Child{Hash: lv.node.Hash(b.hash)}
-	kept, err := b.kept(ctx, l, i, c.Hash)
+	kept, err := b.kept(ctx, l, i, c.Hash, lv.node)
 	if err != nil {
 		return Child{}, err
 	}
@@ -195,19 +203,32 @@ func (b *Builder) close(ctx context.Context, l int, i int64) (Child, error) {
 	return c, nil
 }
 
-// kept finds a node that is stored already: at the same place of the base, or
-// anywhere.
-func (b *Builder) kept(ctx context.Context, l int, i int64, h block.Hash) (pack.Place, error) {
-	if b.base != nil && l <= b.base.tree.Top() {
-		c, err := b.base.Subtree(ctx, l, i)
-		if err != nil {
+// kept finds a node that is stored already and may stand for n: at the same
+// place of the base, or anywhere.
+func (b *Builder) kept(ctx context.Context, l int, i int64, h block.Hash, n *Node) (pack.Place, error) {
+	if b.compare != nil && l <= b.compare.tree.Top() {
+		c, err := b.compare.Subtree(ctx, l, i)
+		if err != nil && !b.sink.Damaged(err) {
 			return pack.Place{}, err
 		}
-		if c.Hash == h {
-			return c.Place, nil
+		if err != nil {
+			b.compare = nil
+		} else if c.Hash == h {
+			if ok, err := b.sink.Serves(ctx, c, n); ok || err != nil {
+				return c.Place, err
+			}
 		}
 	}
-	p, _ := b.sink.Known(h)
+	p, ok := b.sink.Known(h)
+	if ok {
+		var err error
+		if ok, err = b.sink.Serves(ctx, Child{h, p}, n); err != nil {
+			return pack.Place{}, err
+		}
+	}
+	if !ok {
+		return pack.Place{}, nil
+	}
 	return p, nil
 }
 
@@ -260,22 +281,35 @@ func (b *Builder) Finish(ctx context.Context) (Child, error) {
 }
 
 // Checkpoint gives the top of a whole tree: what was added so far, and behind
-// it the base as it stands. The builder goes on as before.
+// it the base as it stands, or zeros if the base is damaged there. The builder
+// goes on as before.
 func (b *Builder) Checkpoint(ctx context.Context) (Child, error) {
 	if err := b.flush(ctx); err != nil {
 		return Child{}, err
 	}
-	rest := *b
-	rest.payload, rest.hashes, rest.waiting = nil, nil, nil
-	rest.levels = make([]level, len(b.levels))
-	for i, lv := range b.levels {
-		n := *lv.node
-		rest.levels[i] = level{&n, lv.used}
-	}
-	if left := b.shape.Blocks() - b.next; left > 0 {
-		if err := rest.Unchanged(ctx, left); err != nil {
+	left := b.shape.Blocks() - b.next
+	rest := b.copy()
+	if err := rest.Unchanged(ctx, left); err != nil {
+		if !b.sink.Damaged(err) {
+			return Child{}, err
+		}
+		rest = b.copy()
+		if err := rest.Zeros(ctx, left); err != nil {
 			return Child{}, err
 		}
 	}
 	return rest.Finish(ctx)
+}
+
+// copy makes a builder that goes on from here by itself; the open frame must
+// be empty.
+func (b *Builder) copy() *Builder {
+	c := *b
+	c.payload, c.hashes, c.waiting = nil, nil, nil
+	c.levels = make([]level, len(b.levels))
+	for i, lv := range b.levels {
+		n := *lv.node
+		c.levels[i] = level{&n, lv.used}
+	}
+	return &c
 }

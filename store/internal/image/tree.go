@@ -74,7 +74,8 @@ func (c *Cursor) Subtree(ctx context.Context, level int, i int64) (Child, error)
 }
 
 // NextLeaf finds the first leaf at or behind leaf number i that is not zeros,
-// without looking into subtrees of zeros. ok is false if there is none.
+// without looking into subtrees of zeros. ok is false if there is none. After an
+// error of a node, leaf is the first one behind that node.
 func (c *Cursor) NextLeaf(ctx context.Context, i int64) (leaf int64, n *Node, ok bool, err error) {
 	leaves := (c.tree.Blocks() + Fanout - 1) / Fanout
 	for i < leaves {
@@ -83,7 +84,7 @@ func (c *Cursor) NextLeaf(ctx context.Context, i int64) (leaf int64, n *Node, ok
 			width := Span(level) / Fanout // leaves below a node of the level
 			n, err := c.node(ctx, level, i/width)
 			if err != nil {
-				return 0, nil, false, err
+				return (i/width + 1) * width, nil, false, err
 			}
 			if n == nil {
 				i = (i/width + 1) * width // behind the zeros
