@@ -22,7 +22,7 @@ const (
 type Compression string
 
 const (
-	Auto    Compression = "auto"    // zstd, with as much work as the data rewards
+	Auto    Compression = "auto"    // zstd fastest, literals too where that saves anything
 	Fast    Compression = "fast"    // S2
 	Default Compression = "default" // zstd fastest
 	Max     Compression = "max"     // zstd best
@@ -36,24 +36,17 @@ const PrefixSize = 2
 type Encoder struct {
 	choice Compression
 	zstd   *zstd.Encoder
-	// Of Auto alone: for data that rewards more work, and for data that
-	// rewards none. Neighbours on a disk are alike, so each frame tells how
-	// the next is best dealt with.
-	strong, quick *zstd.Encoder
-	last          float64 // what the frame before shrank to
-	buf           []byte
+	// Of Auto alone: for data that does not shrink. Neighbours on a disk are
+	// alike, so each frame tells how the next is best dealt with.
+	quick *zstd.Encoder
+	last  float64 // what the frame before shrank to
+	buf   []byte
 }
 
-// How Auto chooses, measured on the files of a Debian system (docs/benchmarks.md).
-const (
-	// Data that shrinks to less than this costs the default level a quarter
-	// more time than the fastest, and it gains a twentieth; above it the same
-	// gain costs half as much time again, and more.
-	rewarding = 0.20
-	// Data that hardly shrinks even with all literals coded is passed on at ten
-	// times the speed without trying.
-	hopeless = 0.98
-)
+// hopeless is what Auto gives up at: data that hardly shrinks even with all
+// literals coded is then passed on four times as fast. Literals save a twentieth of
+// what is nearly random, measured on the files of a Debian system.
+const hopeless = 0.98
 
 // NewEncoder makes an encoder, or an error if there is no such compression.
 func NewEncoder(choice Compression) (*Encoder, error) {
@@ -62,9 +55,7 @@ func NewEncoder(choice Compression) (*Encoder, error) {
 	switch choice {
 	case Auto:
 		if e.zstd, err = newZstd(zstd.SpeedFastest, true); err == nil {
-			if e.strong, err = newZstd(zstd.SpeedDefault, true); err == nil {
-				e.quick, err = newZstd(zstd.SpeedFastest, false)
-			}
+			e.quick, err = newZstd(zstd.SpeedFastest, false)
 		}
 	case Default:
 		e.zstd, err = newZstd(zstd.SpeedFastest, false)
@@ -113,8 +104,6 @@ func (e *Encoder) compress(payload []byte) (Encoding, []byte) {
 		return Plain, nil
 	case e.choice == Fast:
 		return S2, e.s2(payload)
-	case e.choice == Auto && e.last < rewarding:
-		z = e.strong
 	case e.choice == Auto && e.last > hopeless:
 		z = e.quick
 	}
@@ -128,7 +117,7 @@ func (e *Encoder) s2(payload []byte) []byte {
 
 // Close frees what the encoder holds.
 func (e *Encoder) Close() {
-	for _, z := range []*zstd.Encoder{e.zstd, e.strong, e.quick} {
+	for _, z := range []*zstd.Encoder{e.zstd, e.quick} {
 		if z != nil {
 			z.Close()
 		}
@@ -160,9 +149,10 @@ func (d *Decoder) Decode(dst, plain []byte) (payload []byte, pieces int, err err
 	switch Encoding(plain[0]) {
 	case Plain:
 		if len(body) > room {
-			return nil, 0, errTooLarge
+			err = errTooLarge
+		} else {
+			payload = append(dst, body...)
 		}
-		payload = append(dst, body...)
 	case Zstd:
 		payload, err = d.zstd.DecodeAll(body, dst)
 		if err == nil && len(payload) > cap(dst) {
