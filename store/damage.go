@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"strings"
 	"time"
@@ -42,8 +41,7 @@ func (s *Store) damagedPacks(ctx context.Context) (map[pack.ID]bool, error) {
 		if err != nil {
 			return nil, err
 		}
-		var id pack.ID
-		if n, err := hex.Decode(id[:], []byte(strings.TrimPrefix(o.Key, damagePrefix))); err == nil && n == len(id) {
+		if id, ok := pack.ParseID(strings.TrimPrefix(o.Key, damagePrefix)); ok {
 			packs[id] = true
 		}
 	}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"strings"
 	"sync"
@@ -31,12 +30,11 @@ func (s *Store) packs(ctx context.Context, yield func(packObject) error) error {
 			if err != nil {
 				return err
 			}
-			p := packObject{kind: k.kind, size: o.Size}
-			name := o.Key[strings.LastIndexByte(o.Key, '/')+1:]
-			if n, err := hex.Decode(p.id[:], []byte(name)); err != nil || n != len(p.id) {
+			id, ok := pack.ParseID(o.Key[strings.LastIndexByte(o.Key, '/')+1:])
+			if !ok || packName(k.kind, id) != o.Key {
 				continue // not ours
 			}
-			if err := yield(p); err != nil {
+			if err := yield(packObject{kind: k.kind, id: id, size: o.Size}); err != nil {
 				return err
 			}
 		}

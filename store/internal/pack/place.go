@@ -4,6 +4,7 @@
 package pack
 
 import (
+	"bytes"
 	"encoding/hex"
 	"fmt"
 )
@@ -13,6 +14,15 @@ import (
 type ID [16]byte
 
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// ParseID reads what String gives; ok is false for anything else.
+func ParseID(text string) (id ID, ok bool) {
+	if len(text) != hex.EncodedLen(len(id)) {
+		return id, false
+	}
+	_, err := hex.Decode(id[:], []byte(text))
+	return id, err == nil && id.String() == text
+}
 
 // Place says where a piece (a block or a tree node) lies: in which pack, where
 // the sealed frame lies in it, and which piece of the frame it is.
@@ -40,20 +50,26 @@ func (p Place) MarshalText() ([]byte, error) {
 	return fmt.Appendf(nil, "%x:%d:%d:%d", p.Pack[:], p.Offset, p.Length, p.Slot), nil
 }
 
-// UnmarshalText reads what MarshalText writes.
+// UnmarshalText reads what MarshalText writes, and nothing else.
 func (p *Place) UnmarshalText(text []byte) error {
 	*p = Place{}
 	if len(text) == 0 {
 		return nil
 	}
+	var read Place
 	if len(text) < 33 || text[32] != ':' {
 		return fmt.Errorf("%q is not a place", text)
 	}
-	if _, err := hex.Decode(p.Pack[:], text[:32]); err != nil {
+	if _, err := hex.Decode(read.Pack[:], text[:32]); err != nil {
 		return fmt.Errorf("%q is not a place: %w", text, err)
 	}
-	if _, err := fmt.Sscanf(string(text[33:]), "%d:%d:%d", &p.Offset, &p.Length, &p.Slot); err != nil {
+	if _, err := fmt.Sscanf(string(text[33:]), "%d:%d:%d", &read.Offset, &read.Length, &read.Slot); err != nil {
 		return fmt.Errorf("%q is not a place: %w", text, err)
 	}
+	// Signs, spaces, zeros in front and whatever follows are not written.
+	if again, err := read.MarshalText(); err != nil || !bytes.Equal(again, text) {
+		return fmt.Errorf("%q is not a place", text)
+	}
+	*p = read
 	return nil
 }

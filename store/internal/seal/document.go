@@ -54,9 +54,9 @@ func OpenDocument(object []byte, kind Kind, id [16]byte, storeID [16]byte, secre
 
 // decodeDocument grows its buffer, since most documents are small.
 func decodeDocument(d *Decoder, plain []byte) ([]byte, error) {
-	for room := max(64<<10, 2*len(plain)); ; room *= 8 {
+	for room := min(max(64<<10, 2*len(plain)), maxDocument); ; room = min(8*room, maxDocument) {
 		body, _, err := d.Decode(make([]byte, 0, room), plain)
-		if err == nil || room >= maxDocument {
+		if err == nil || room == maxDocument {
 			return body, err
 		}
 	}
