@@ -335,10 +335,7 @@ func TestKillChild(t *testing.T) {
 	var seed uint64
 	fmt.Sscan(os.Getenv("DISKVAULT_SEED"), &seed)
 	r := rand.New(rand.NewPCG(seed, 1))
-	x, err := open(vfs.Default, dir, modelBudget, append([]byte{formatVersion}, "s"...))
-	if err != nil {
-		t.Fatal(err)
-	}
+	x := mustOpen(t, dir)
 	for n := uint64(0); ; n++ {
 		first := r.Uint64N(killBlocks - 200)
 		if n%50 == 49 {

@@ -25,29 +25,32 @@ import (
 const formatVersion = 1
 
 // DefaultMemory is the memory that an index takes when Options names none.
-const DefaultMemory = 64 << 20
+const DefaultMemory = 160 << 20
 
 // Options says whose index it is and what it may use.
 type Options struct {
 	// Store is the identity of the store that the index is of, for example its
 	// ID. Required. An index of another store in the same folder is emptied.
 	Store string
-	// MemoryBytes is the memory that the index may use, for caches and newest
-	// entries together, whatever the number of entries. 0 means DefaultMemory.
+	// MemoryBytes is the memory that the index may use, whatever the number of
+	// entries; a small index uses little of it. Three quarters of it are for a
+	// filter that tells absent blocks, which is at its best with 10 bits for each
+	// entry, and of use down to 3. 0 means DefaultMemory.
 	MemoryBytes int64
 }
 
 // Index is open until Close. All methods may be called concurrently; Close
 // waits for nobody, so it comes after all other calls.
 type Index struct {
-	dir    string
-	fs     vfs.FS // for the loader's files; the engine writes through the gate
-	gate   *gate
-	lock   *os.File
-	db     *pebble.DB
-	budget budget
-	engine *failure
-	keys   sync.Pool // *[blockKey]byte
+	dir     string
+	fs      vfs.FS // for the loader's files; the engine writes through the gate
+	gate    *gate
+	lock    *os.File
+	db      *pebble.DB
+	budget  budget
+	engine  *failure
+	filters filters
+	keys    sync.Pool // *[blockKey]byte
 
 	mu      sync.Mutex // held while packs are added and forgotten
 	next    uint32     // the next pack's number; at least the stored counter
@@ -67,15 +70,19 @@ func Open(dir string, o Options) (*Index, error) {
 	if o.MemoryBytes == 0 {
 		o.MemoryBytes = DefaultMemory
 	}
+	return openWith(dir, o.Store, divide(o.MemoryBytes))
+}
+
+func openWith(dir, store string, b budget) (*Index, error) {
 	lock, err := lockDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	identity := append([]byte{formatVersion}, o.Store...)
-	x, err := open(vfs.Default, dir, divide(o.MemoryBytes), identity)
+	identity := append([]byte{formatVersion}, store...)
+	x, err := open(vfs.Default, dir, b, identity)
 	if errors.Is(err, errForeign) {
-		if err = os.RemoveAll(tables(dir)); err == nil {
-			x, err = open(vfs.Default, dir, divide(o.MemoryBytes), identity)
+		if err = errors.Join(os.RemoveAll(tables(dir)), os.RemoveAll(filterPath(dir))); err == nil {
+			x, err = open(vfs.Default, dir, b, identity)
 		}
 	}
 	if err != nil {
@@ -83,6 +90,7 @@ func Open(dir string, o Options) (*Index, error) {
 		return nil, classify(err, dir)
 	}
 	x.lock = lock
+	x.startFilters(filterPath(dir))
 	return x, nil
 }
 
@@ -90,6 +98,8 @@ var errForeign = errors.New("the index is of another store or version")
 
 // tables is the folder that belongs to the engine alone.
 func tables(dir string) string { return filepath.Join(dir, "tables") }
+
+func filterPath(dir string) string { return filepath.Join(dir, "filter") }
 
 // open is Open without the lock, on any file system.
 func open(fs vfs.FS, dir string, b budget, identity []byte) (*Index, error) {
@@ -153,6 +163,7 @@ func (x *Index) begin(identity []byte) error {
 // error of the engine it gives that error; then what the engine holds in memory
 // is not freed, but the folder may be opened again, or removed.
 func (x *Index) Close() error {
+	x.stopFilters()
 	err := x.close()
 	if lockErr := x.lock.Close(); err == nil {
 		err = lockErr
@@ -180,7 +191,7 @@ func Remove(dir string) error {
 		return err
 	}
 	defer lock.Close()
-	if err := errors.Join(os.RemoveAll(tables(dir)), os.RemoveAll(scratch(dir))); err != nil {
+	if err := errors.Join(os.RemoveAll(tables(dir)), os.RemoveAll(scratch(dir)), os.RemoveAll(filterPath(dir))); err != nil {
 		return classify(err, dir)
 	}
 	return nil
@@ -211,6 +222,9 @@ func lockDir(dir string) (*os.File, error) {
 func (x *Index) Lookup(h block.Hash) (pack.Place, bool, error) {
 	if err := x.engine.happened(); err != nil {
 		return pack.Place{}, false, x.classify(err)
+	}
+	if x.absent(&h) {
+		return pack.Place{}, false, nil
 	}
 	key := x.keys.Get().(*[blockKey]byte)
 	defer x.keys.Put(key)
@@ -272,10 +286,12 @@ func (x *Index) Add(id pack.ID, entries []Entry) error {
 			return x.classify(err)
 		}
 	}
+	x.note(entries)
 	if err := x.commit(b, pebble.NoSync); err != nil {
 		return x.classify(err)
 	}
 	x.next = number + 1
+	x.grow()
 	return nil
 }
 
@@ -397,9 +413,19 @@ func (x *Index) Packs() iter.Seq2[pack.ID, error] {
 	}
 }
 
-// Len estimates the number of entries, those of forgotten packs included, from
-// the size of the tables. It can be wrong by half for a small index.
+// Len estimates the number of entries, those of forgotten packs included.
 func (x *Index) Len() int64 {
+	if f := x.filters.inUse.Load(); f != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return int64(f.head.count)
+	}
+	return x.tableEntries()
+}
+
+// tableEntries estimates the number of entries from the size of the tables. It
+// can be wrong by half for a small index.
+func (x *Index) tableEntries() int64 {
 	if x.engine.happened() != nil {
 		return 0
 	}

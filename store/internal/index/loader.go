@@ -29,11 +29,13 @@ import (
 // for each pack, and for a while twice the disk space of its entries.
 // It is for one goroutine; the index may be used meanwhile.
 type Loader struct {
-	x     *Index
-	dir   string
-	run   []record // sorted and written to a file when full
-	runs  int
-	packs map[pack.ID]uint32
+	x      *Index
+	dir    string
+	run    []record // sorted and written to a file when full
+	runs   int
+	total  uint64 // entries
+	packs  map[pack.ID]uint32
+	filter *filter // of the tables that Commit writes; nil if none is wanted
 }
 
 // record is an entry on its way to a table. The hash is kept as two numbers,
@@ -106,6 +108,7 @@ func (l *Loader) Add(id pack.ID, entries []Entry) error {
 			}
 		}
 		l.run = append(l.run, r)
+		l.total++
 	}
 	l.packs[id] = number
 	return nil
@@ -164,6 +167,7 @@ func (l *Loader) spill() (err error) {
 func (l *Loader) Commit(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, l.Close()) }()
 	x := l.x
+	l.filter = x.beginLoad(l.total)
 	paths, err := l.writeTables(ctx)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -171,7 +175,7 @@ func (l *Loader) Commit(ctx context.Context) (err error) {
 	if err != nil {
 		return x.classify(err)
 	}
-	if err := x.adopt(ctx, paths, l.packs); err != nil {
+	if err := x.adopt(ctx, paths, l.packs, l.filter); err != nil {
 		return x.classify(err)
 	}
 	return nil
@@ -179,8 +183,8 @@ func (l *Loader) Commit(ctx context.Context) (err error) {
 
 // adopt takes finished tables into the index, then names their packs. After a
 // crash between the steps the entries' numbers resolve to nothing, and the
-// counter sees to it that they never will.
-func (x *Index) adopt(ctx context.Context, paths []string, packs map[pack.ID]uint32) error {
+// counter sees to it that they never will. The filter f is of the tables.
+func (x *Index) adopt(ctx context.Context, paths []string, packs map[pack.ID]uint32, f *filter) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	set := func(fill func(b *pebble.Batch) error) error {
@@ -196,6 +200,7 @@ func (x *Index) adopt(ctx context.Context, paths []string, packs map[pack.ID]uin
 	if err != nil {
 		return err
 	}
+	x.finishLoad(f)
 	if len(paths) > 0 {
 		if err := x.engine.run(func() error { return x.db.Ingest(ctx, paths) }); err != nil {
 			return err
@@ -234,13 +239,20 @@ func (l *Loader) Close() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.loading = false
+	if l.filter != nil && x.filters.next == l.filter {
+		x.abandon()
+	}
+	if x.filters.path != "" && x.filters.inUse.Load() == nil {
+		x.refill()
+	}
 	if err != nil {
 		return x.classify(err)
 	}
 	return nil
 }
 
-// writeTables merges the runs into tables that do not overlap, each synced.
+// writeTables merges the runs into tables that do not overlap, each synced,
+// and fills the filter.
 func (l *Loader) writeTables(ctx context.Context) (paths []string, err error) {
 	if l.runs > 0 && len(l.run) > 0 {
 		if err := l.spill(); err != nil {
@@ -273,6 +285,10 @@ func (l *Loader) writeTables(ctx context.Context) (paths []string, err error) {
 	}
 	heap.Init(&live)
 
+	var filling *filling
+	if l.filter != nil {
+		filling = l.filter.fill()
+	}
 	var w *sstable.Writer
 	defer func() {
 		if w != nil { // an error has ended the loop below
@@ -310,12 +326,22 @@ func (l *Loader) writeTables(ctx context.Context) (paths []string, err error) {
 		if err := w.Set(key[:], r.value[:]); err != nil {
 			return nil, err
 		}
+		if filling != nil {
+			if err := filling.add(r.hi, r.lo); err != nil {
+				return nil, err
+			}
+		}
 		if w.Raw().EstimatedSize() >= tableBytes {
 			done := w
 			w = nil
 			if err := done.Close(); err != nil {
 				return nil, err
 			}
+		}
+	}
+	if filling != nil {
+		if err := filling.flush(); err != nil {
+			return nil, err
 		}
 	}
 	if w != nil {

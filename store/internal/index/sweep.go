@@ -33,6 +33,11 @@ func (x *Index) Sweep(ctx context.Context) (removed int64, err error) {
 		}
 		removed += n
 	}
+	if removed > x.Len()/4 {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.refill() // the filter still has the bits of what is gone
+	}
 	return removed, nil
 }
 
