@@ -41,10 +41,7 @@ func putPoint(ctx context.Context, tx *sql.Tx, storeID string, p store.Point) er
 func (c *Catalog) SetPoints(ctx context.Context, storeID string, points []store.Point) (added, removed int, err error) {
 	err = c.write(ctx, func(tx *sql.Tx) error {
 		added, removed, err = setPoints(ctx, tx, storeID, points)
-		if err != nil {
-			return err
-		}
-		return setFact(ctx, tx, PointsStale, "")
+		return err
 	})
 	return added, removed, err
 }

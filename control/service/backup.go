@@ -101,7 +101,7 @@ func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src
 	for _, n := range st.Notices() {
 		c.notice(resource.Notice{Name: "Store", Message: n})
 	}
-	if err := s.syncPoints(ctx, st); err != nil {
+	if err := s.syncPoints(ctx); err != nil {
 		return result, err
 	}
 	policy, err := s.catalog.Policy(ctx, i.Vault, i.Policy)
@@ -141,7 +141,20 @@ func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src
 	if err != nil {
 		return result, s.kept(ctx, err, i.Name, engine.Progress().Bytes.Stored)
 	}
+	if err := s.resealMoved(ctx, st, i); err != nil {
+		return result, err
+	}
 	return s.finishBackup(ctx, result, i, src, row, done, run)
+}
+
+// resealMoved writes the record of an instance anew if its disk lies elsewhere
+// than the catalog knows.
+func (s *Service) resealMoved(ctx context.Context, st *store.Store, i resource.Instance) error {
+	old, err := s.catalog.InstancesNamed(ctx, i.ID)
+	if err != nil || len(old) == 1 && old[0].Disk == i.Disk {
+		return err
+	}
+	return st.PutRecord(context.WithoutCancel(ctx), recordInstance, i.ID, i)
 }
 
 // instanceFor gives the instance of a source, and protects it if it has none;
@@ -203,12 +216,12 @@ func (s *Service) finishBackup(ctx context.Context, result BackupResult, i resou
 	result.Verdict = Verdict{State: "Unknown", Causes: []string{}}
 	result.ResumedBytes, result.Attempts = done.Resumed, done.Attempts
 	result.Warnings = done.Warnings
-	if done.Point.Consistency == store.Inconsistent {
+	if done.Point.Consistency == store.Inconsistent && len(result.Warnings) == 0 {
 		reason := done.Point.Reason
 		if reason == "" {
 			reason = "no one point in time could be proven"
 		}
-		result.Warnings = append([]string{"The recovery point is marked inconsistent: " + strings.TrimSuffix(reason, ".") + "."}, result.Warnings...)
+		result.Warnings = []string{"The recovery point is marked inconsistent: " + strings.TrimSuffix(reason, ".") + "."}
 	}
 	if len(result.Warnings) > 0 {
 		result.Status = resource.CompletedWithWarnings
@@ -243,24 +256,50 @@ func (s *Service) sameStore(ctx context.Context, r BackupRequest, i resource.Ins
 	return nil
 }
 
-// syncPoints makes the catalog agree with the store if a process died while it
-// may have committed a point.
-func (s *Service) syncPoints(ctx context.Context, st *store.Store) error {
+// syncPoints makes the catalog agree with the stores if a process died while
+// it may have committed a point. A store that cannot be read now is asked
+// again the next time; until then the catalog keeps what it has.
+func (s *Service) syncPoints(ctx context.Context) error {
 	stale, err := s.catalog.Fact(ctx, catalog.PointsStale)
 	if err != nil || stale == "" {
 		return err
 	}
+	known, err := s.catalog.Stores(ctx)
+	if err != nil {
+		return err
+	}
+	complete := true
+	for _, row := range known {
+		points, err := s.pointsOf(ctx, row)
+		if err != nil {
+			complete = false
+			continue
+		}
+		if _, _, err := s.catalog.SetPoints(ctx, row.ID, points); err != nil {
+			return err
+		}
+	}
+	if !complete {
+		return ctx.Err()
+	}
+	return s.catalog.SetFact(ctx, catalog.PointsStale, "")
+}
+
+// pointsOf reads all points of a store; one that is damaged must neither hide
+// the others nor be forgotten, so it is an error.
+func (s *Service) pointsOf(ctx context.Context, row resource.Store) ([]store.Point, error) {
+	st, _, err := s.openKnown(ctx, row.ID, "")
+	if err != nil {
+		return nil, err
+	}
 	var points []store.Point
 	for p, err := range st.Points(ctx) {
 		if err != nil {
-			// A damaged point must neither hide the others nor be
-			// forgotten: the catalog keeps what it has.
-			return nil
+			return nil, err
 		}
 		points = append(points, p)
 	}
-	_, _, err = s.catalog.SetPoints(ctx, st.Header().StoreID.String(), points)
-	return err
+	return points, nil
 }
 
 // firstNotices says plainly what is not yet safe after a first backup.

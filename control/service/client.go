@@ -27,8 +27,10 @@ func ask[Out any](ctx context.Context, c Client, operation string, in any, event
 	if events == nil {
 		events = func(home.Event) {}
 	}
+	options := c.Options
+	options.Brief = !takesJobs(operation)
 	result, err := c.Folder.Call(ctx, home.Request{Operation: operation, Arguments: arguments},
-		func(ctx context.Context) (home.Service, error) { return Open(ctx, c.Folder, c.Options) }, events)
+		func(ctx context.Context) (home.Service, error) { return Open(ctx, c.Folder, options) }, events)
 	if err != nil {
 		return out, err
 	}

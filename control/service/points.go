@@ -23,6 +23,9 @@ func (s *Service) points(ctx context.Context, c call, r PointsRequest) ([]resour
 		}
 		return views(sel.points, map[string]string{sel.id: sel.store.URL()}, false, time.Now()), nil
 	}
+	if err := s.syncPoints(ctx); err != nil {
+		return nil, err
+	}
 	i, err := s.instance(ctx, r.Instance, r.Path)
 	if err != nil {
 		return nil, err
@@ -90,6 +93,9 @@ type selection struct {
 func (s *Service) selectPoints(ctx context.Context, r PointsRequest) (selection, error) {
 	if r.URL != "" {
 		return s.storePoints(ctx, r)
+	}
+	if err := s.syncPoints(ctx); err != nil {
+		return selection{}, err
 	}
 	i, err := s.instance(ctx, r.Instance, r.Path)
 	if err != nil {

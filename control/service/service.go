@@ -24,6 +24,9 @@ import (
 // Options say how the service works. The zero value is good.
 type Options struct {
 	Jobs int // how many jobs run at a time; 0: one
+	// Brief is for a process that only looks something up: it takes no
+	// jobs, since it would have to stay until they are done.
+	Brief bool
 }
 
 // Service does the requests of a data folder, whose owner the process must be.
@@ -48,6 +51,9 @@ func Open(ctx context.Context, f home.Folder, o Options) (*Service, error) {
 	s.catalog, s.catalogErr = catalog.Open(ctx, f.Catalog())
 	if s.catalogErr == nil {
 		s.jobs, s.catalogErr = job.NewRunner(ctx, s.catalog, o.Jobs)
+	}
+	if s.catalogErr == nil && o.Brief {
+		s.jobs.Close()
 	}
 	if s.catalogErr == nil {
 		s.catalogErr = s.noticeLostCatalog(ctx)
@@ -104,28 +110,32 @@ func typed[In, Out any](do func(*Service, context.Context, call, In) (Out, error
 	}
 }
 
-// operations are the use cases by their names on the socket. Those that work
-// without a catalog are marked.
+// operations are the use cases by their names on the socket.
 var operations = map[string]struct {
 	do             operation
-	withoutCatalog bool
+	job            bool // it runs as a job
+	withoutCatalog bool // it works without a catalog
 }{
-	"backup":                {typed((*Service).backup), false},
-	"restore":               {typed((*Service).restore), false},
-	"points":                {typed((*Service).points), false},
-	"verify":                {typed((*Service).verify), false},
-	"status":                {typed((*Service).status), false},
-	"jobs":                  {typed((*Service).listJobs), false},
-	"store.create":          {typed((*Service).createStore), false},
-	"store.show":            {typed((*Service).showStore), false},
-	"store.check":           {typed((*Service).checkStore), false},
-	"store.rebuild-index":   {typed((*Service).rebuildIndex), false},
-	"store.rebuild-catalog": {typed((*Service).rebuildCatalog), true},
-	"store.key.list":        {typed((*Service).listKeys), false},
-	"store.key.add":         {typed((*Service).addKey), false},
-	"store.key.remove":      {typed((*Service).removeKey), false},
-	"store.key.export":      {typed((*Service).exportKey), false},
+	"backup":                {typed((*Service).backup), true, false},
+	"restore":               {typed((*Service).restore), true, false},
+	"points":                {typed((*Service).points), false, false},
+	"verify":                {typed((*Service).verify), true, false},
+	"status":                {typed((*Service).status), false, false},
+	"jobs":                  {typed((*Service).listJobs), false, false},
+	"store.create":          {typed((*Service).createStore), false, false},
+	"store.show":            {typed((*Service).showStore), false, false},
+	"store.check":           {typed((*Service).checkStore), true, false},
+	"store.rebuild-index":   {typed((*Service).rebuildIndex), true, false},
+	"store.rebuild-catalog": {typed((*Service).rebuildCatalog), false, true},
+	"store.key.list":        {typed((*Service).listKeys), false, false},
+	"store.key.add":         {typed((*Service).addKey), false, false},
+	"store.key.remove":      {typed((*Service).removeKey), false, false},
+	"store.key.export":      {typed((*Service).exportKey), false, false},
 }
+
+// takesJobs tells whether a process that asks for an operation may run jobs.
+// It stands apart from the table, which refers to all use cases.
+func takesJobs(name string) bool { return operations[name].job }
 
 // Call implements home.Service.
 func (s *Service) Call(ctx context.Context, r home.Request, emit func(home.Event)) (json.RawMessage, error) {
