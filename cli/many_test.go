@@ -65,9 +65,11 @@ func run[T any](t *testing.T, p program, args ...string) T {
 	return out
 }
 
-func (p program) image(t *testing.T, name string, seed int) {
+func (p program) image(t *testing.T, name string, seed int) { p.imageOf(t, name, seed, 1<<20) }
+
+func (p program) imageOf(t *testing.T, name string, seed, size int) {
 	t.Helper()
-	data := make([]byte, 1<<20)
+	data := make([]byte, size)
 	r := rand.New(rand.NewPCG(uint64(seed), 1))
 	for i := range data {
 		data[i] = byte(r.Uint32())
@@ -202,27 +204,28 @@ func TestKillsBesideOthers(t *testing.T) {
 // Ctrl-C ends a backup cleanly, and what it stored is kept.
 func TestInterrupt(t *testing.T) {
 	p := newProgram(t)
-	p.image(t, "disk.img", 1)
-	cmd := p.command("backup", "disk.img", "--limit-rate", "100K", "-o", "json")
+	p.imageOf(t, "disk.img", 1, 64<<20)
+	cmd := p.command("backup", "disk.img", "--limit-rate", "3M", "-o", "json") // twenty seconds
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for {
+	defer cmd.Process.Kill()
+	await(t, "the first to read", func() bool {
 		s := run[service.StatusResult](t, p, "status")
-		if len(s.Running) == 1 && s.Running[0].Status == resource.InProgress && s.Running[0].Detail != nil {
-			break
-		}
-	}
+		return len(s.Running) == 1 && s.Running[0].Detail != nil && s.Running[0].Detail.Phase == "transfer"
+	})
 	// Another process asks for a backup meanwhile, and is interrupted while
 	// it waits.
 	second := p.command("backup", "disk.img")
 	if err := second.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for len(run[[]resource.Job](t, p, "jobs", "--status", "Queued")) == 0 {
-	}
+	defer second.Process.Kill()
+	await(t, "the second to wait", func() bool {
+		return len(run[[]resource.Job](t, p, "jobs", "--status", "Queued")) == 1
+	})
 	second.Process.Signal(os.Interrupt)
 	if second.Wait(); second.ProcessState.ExitCode() != exitInterrupted {
 		t.Errorf("the one that waited: exit status %d", second.ProcessState.ExitCode())
@@ -231,14 +234,32 @@ func TestInterrupt(t *testing.T) {
 	if cmd.Wait(); cmd.ProcessState.ExitCode() != exitInterrupted {
 		t.Errorf("exit status %d", cmd.ProcessState.ExitCode())
 	}
-	if !bytes.Contains(stderr.Bytes(), []byte(`"code":"OperationInterrupted"`)) || !bytes.Contains(stderr.Bytes(), []byte("are kept")) {
+	if !bytes.Contains(stderr.Bytes(), []byte(`"code":"OperationInterrupted","message":"The backup of disk was interrupted`)) {
 		t.Errorf("it said %s", stderr.Bytes())
 	}
-	for _, j := range noJobLeft(t, p) {
+	jobs := noJobLeft(t, p)
+	if len(jobs) != 2 {
+		t.Errorf("%d jobs", len(jobs))
+	}
+	for _, j := range jobs {
 		if j.Status != resource.Cancelled {
 			t.Errorf("%+v", j)
 		}
 	}
 	run[service.BackupResult](t, p, "backup", "disk.img")
 	p.restored(t, "disk", "disk.img")
+}
+
+// await asks again and again, each time with a process of its own.
+func await(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for range 1000 {
+		if done() {
+			return
+		}
+		if t.Failed() {
+			break
+		}
+	}
+	t.Fatalf("waited in vain for %s", what)
 }

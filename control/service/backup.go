@@ -45,6 +45,9 @@ func (s *Service) backup(ctx context.Context, c call, r BackupRequest) (BackupRe
 			return job.Outcome{}, err
 		}
 		result, err = s.backupSource(ctx, c, r, src, run)
+		if err != nil && !problem.Is(err, problem.OperationInterrupted) {
+			err = s.kept(ctx, err, src.Path, 0) // interrupted before there was anything to keep
+		}
 		return job.Outcome{Result: result, Warnings: result.Status == resource.CompletedWithWarnings}, err
 	}))
 	return result, err
@@ -233,6 +236,9 @@ func (s *Service) finishBackup(ctx context.Context, result BackupResult, i resou
 func (s *Service) kept(ctx context.Context, err error, name string, stored int64) error {
 	if ctx.Err() == nil || !errors.Is(err, context.Canceled) && !problem.Is(err, problem.OperationInterrupted) {
 		return err
+	}
+	if stored == 0 {
+		return problem.Wrap(context.Canceled, problem.OperationInterrupted, "The backup of %s was interrupted before it had stored anything.", name)
 	}
 	return problem.Wrap(context.Canceled, problem.OperationInterrupted, "The backup of %s was interrupted. The %s that it had stored are kept; the next run uses them.", name, byteText(stored)).
 		With("storedBytes", stored)
