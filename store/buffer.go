@@ -38,3 +38,17 @@ func (b *buffers) put(buf []byte) {
 	}
 	b.free[cap(buf)] = append(b.free[cap(buf)], buf)
 }
+
+// drop gives the memory of all buffers that are not lent back to the system.
+func (b *buffers) drop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, list := range b.free {
+		for _, buf := range list {
+			// A buffer that came from the heap is none of a mapping: the error
+			// says so, and the garbage collector takes it.
+			_ = unix.Munmap(buf[:cap(buf)])
+		}
+	}
+	b.free = nil
+}

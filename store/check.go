@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -21,7 +23,7 @@ import (
 // where its tree says.
 type CheckOptions struct {
 	Points   []string // IDs; empty: all, and the documents that belong to none
-	ReadData bool     // read every pack in use, and verify every block in it
+	ReadData bool     // read every pack in use, and verify every byte of it
 	Sample   float64  // or this share of the packs, from 0 to 1, chosen by chance
 	Progress func(done, total int64)
 	Meter    *meter.Meter // may be nil
@@ -47,7 +49,7 @@ type CheckReport struct {
 	Points    int64    `json:"points"`
 	Nodes     int64    `json:"nodes"`
 	Packs     int64    `json:"packs"`     // whose directory was verified
-	PacksRead int64    `json:"packsRead"` // whose every block was verified
+	PacksRead int64    `json:"packsRead"` // of data and of nodes, whose every byte was verified
 	BytesRead int64    `json:"bytesRead"`
 	Damage    []Damage `json:"damage"`
 }
@@ -59,7 +61,7 @@ type CheckReport struct {
 func (s *Store) Check(ctx context.Context, o CheckOptions) (CheckReport, error) {
 	c := &check{
 		store: s, options: o, seen: map[block.Hash]bool{}, damage: map[string]*Damage{},
-		used: map[pack.ID]bool{},
+		used: map[pack.ID]bool{}, nodes: map[pack.ID]bool{},
 	}
 	c.directories.limit = maxDirectories
 	if len(o.Points) == 0 {
@@ -108,7 +110,8 @@ type check struct {
 	order   []string                    // of the damage, as it was found
 	torn    int                         // how often a node could not be read
 	used    map[pack.ID]bool            // data packs in use; true if the directory can be read
-	bad     map[pack.ID]map[uint32]bool // frames that cannot be read; offset 0 stands for all
+	nodes   map[pack.ID]bool            // metadata packs in use
+	bad     map[pack.ID]map[uint32]bool // frames in doubt; offset 0 stands for all
 
 	directories lru[pack.ID, directory] // of packs used last
 }
@@ -130,8 +133,8 @@ func (c *check) found(key, what string) *Damage {
 	return d
 }
 
-// badFrame notes that a frame of a data pack, or with offset 0 all of them,
-// cannot be read.
+// badFrame notes that a frame of a data pack, or with offset 0 all of them, may
+// be lost.
 func (c *check) badFrame(id pack.ID, offset uint32, err error) {
 	c.found(packName(seal.DataPack, id), reason(err)).pack = id
 	if c.bad == nil {
@@ -216,19 +219,21 @@ func (c *check) subtree(ctx context.Context, p Point, t *image.Tree, child image
 		return nil
 	}
 	torn := c.torn
-	n, err := t.Loader.Node(ctx, child, level)
+	n, err := nodes{c.store}.at(ctx, child, child.Place, level)
 	if isDamage(err) {
-		span := image.Span(level) * int64(t.BlockSize)
-		lost := Range{i * span, min(span, t.Size-i*span)}
 		d := c.found(packName(seal.MetadataPack, child.Place.Pack), reason(err))
 		d.pack = child.Place.Pack
-		d.Losses = addLoss(d.Losses, p, lost)
 		c.torn++
-		return nil // what lies elsewhere is checked all the same
+		if n, err = t.Loader.Node(ctx, child, level); isDamage(err) {
+			span := image.Span(level) * int64(t.BlockSize)
+			d.Losses = addLoss(d.Losses, p, Range{i * span, min(span, t.Size-i*span)})
+			return nil // what lies elsewhere is checked all the same
+		}
 	}
 	if err != nil {
 		return err
 	}
+	c.nodes[child.Place.Pack] = true
 	c.report.Nodes++
 	if c.options.Meter != nil {
 		c.options.Meter.Mark(1)
@@ -302,35 +307,32 @@ func (c *check) directory(ctx context.Context, id pack.ID) (directory, error) {
 	return d, nil
 }
 
-// data reads packs whole and verifies each block in them.
+// data reads packs whole and verifies each piece in them.
 func (c *check) data(ctx context.Context) error {
-	var ids []pack.ID
-	for id, readable := range c.used {
-		if readable && (c.options.ReadData || rand.Float64() < c.options.Sample) {
-			ids = append(ids, id)
+	var packs []packObject
+	choose := func(kind seal.Kind, used map[pack.ID]bool) {
+		for id, readable := range used {
+			if readable && (c.options.ReadData || rand.Float64() < c.options.Sample) {
+				packs = append(packs, packObject{kind: kind, id: id})
+			}
 		}
 	}
+	choose(seal.DataPack, c.used)
+	choose(seal.MetadataPack, c.nodes)
 	var mu sync.Mutex // covers the report and the damage
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(2)
-	for _, id := range ids {
+	for _, p := range packs {
 		group.Go(func() error {
-			n, bad, err := c.store.verifyPack(ctx, id)
+			v, err := c.store.verifyPack(ctx, p.kind, p.id)
 			if err != nil {
 				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			for offset, why := range bad {
-				c.badFrame(id, offset, why)
-			}
-			c.report.PacksRead++
-			c.report.BytesRead += n
-			if c.options.Meter != nil {
-				c.options.Meter.Mark(n)
-			}
+			c.verified(p, v)
 			if c.options.Progress != nil {
-				c.options.Progress(c.report.PacksRead, int64(len(ids)))
+				c.options.Progress(c.report.PacksRead, int64(len(packs)))
 			}
 			return nil
 		})
@@ -338,28 +340,63 @@ func (c *check) data(ctx context.Context) error {
 	return group.Wait()
 }
 
-// verifyPack reads a data pack and verifies each block against its hash. It
-// gives the offsets of the frames that are not as they were written.
-func (s *Store) verifyPack(ctx context.Context, id pack.ID) (read int64, bad map[uint32]error, err error) {
-	name := packName(seal.DataPack, id)
-	bad = map[uint32]error{}
+// verified notes what reading a pack has shown.
+func (c *check) verified(p packObject, v verification) {
+	for offset, why := range v.bad {
+		if p.kind == seal.DataPack {
+			c.badFrame(p.id, offset, why)
+		} else {
+			// Which nodes that costs, the walk over the trees has found.
+			c.found(packName(p.kind, p.id), reason(why)).pack = p.id
+		}
+	}
+	if v.sum != nil {
+		c.found(packName(p.kind, p.id), reason(v.sum)).pack = p.id
+	}
+	c.report.PacksRead++
+	c.report.BytesRead += v.read
+	if c.options.Meter != nil {
+		c.options.Meter.Mark(v.read)
+	}
+}
+
+// verification is what reading a pack whole has shown.
+type verification struct {
+	read int64            // bytes
+	bad  map[uint32]error // by offset of the frame; 0: the whole pack
+	sum  error            // the checksum over all bytes is not that of the trailer
+}
+
+// verifyPack reads a pack whole and verifies each piece against its hash, and
+// the bytes against the checksum. An error means that it could not be read.
+func (s *Store) verifyPack(ctx context.Context, kind seal.Kind, id pack.ID) (v verification, err error) {
+	name := packName(kind, id)
+	v.bad = map[uint32]error{}
 	var key *seal.Key
-	frames, err := s.directory(ctx, seal.DataPack, id, 0)
+	frames, err := s.directory(ctx, kind, id, 0)
 	if err == nil {
-		key, err = s.packKey(ctx, seal.DataPack, id)
+		key, err = s.packKey(ctx, kind, id)
 	}
 	if isDamage(err) {
-		bad[0] = err
-		return 0, bad, nil
+		v.bad[0] = err
+		return v, nil
 	}
 	if err != nil {
-		return 0, nil, err
+		return v, err
 	}
-	decoder := seal.NewDecoder(max(FrameSize, s.blockSize))
+	limit := max(FrameSize, s.blockSize, maxNodeFrame)
+	decoder := seal.NewDecoder(limit)
 	defer decoder.Close()
 	hash := s.hasher(blockDomain)
-	payload := make([]byte, 0, max(FrameSize, s.blockSize))
+	if kind == seal.MetadataPack {
+		hash = s.hasher(nodeDomain)
+	}
+	payload := make([]byte, 0, limit)
 	var sealed []byte
+	end, sum, err := s.sumOf(ctx, name, 0, seal.HeaderSize, 0)
+	if err != nil {
+		return v, err
+	}
 	for _, f := range frames {
 		offset := f.Offset
 		if cap(sealed) < int(f.Length) {
@@ -368,24 +405,83 @@ func (s *Store) verifyPack(ctx context.Context, id pack.ID) (read int64, bad map
 		sealed = sealed[:f.Length]
 		if err := s.bucket.Get(ctx, name, int64(offset), sealed); err != nil {
 			if !isDamage(err) {
-				return read, nil, err
+				return v, err
 			}
-			bad[offset] = err
+			v.bad[offset] = err
 			continue
 		}
-		read += int64(f.Length)
+		v.read += int64(f.Length)
+		sum = pack.Checksum(sum, sealed)
+		end = int64(offset) + int64(f.Length)
 		plain, err := key.Open(sealed[:0], sealed, int64(offset))
 		if err == nil {
 			var decoded []byte
-			if decoded, _, err = decoder.Decode(payload, plain); err == nil {
+			var pieces int
+			if decoded, pieces, err = decoder.Decode(payload, plain); err == nil && kind == seal.DataPack {
 				err = verifyFrame(hash, decoded, f, s.blockSize)
+			} else if err == nil {
+				err = verifyNodes(hash, decoded, pieces, f)
 			}
 		}
 		if err != nil {
-			bad[offset] = err
+			v.bad[offset] = err
 		}
 	}
-	return read, bad, nil
+	if len(v.bad) == 0 {
+		v.sum, err = s.verifySum(ctx, name, end, sum)
+	}
+	return v, err
+}
+
+// sumOf continues a checksum over some bytes of an object, and tells where they
+// end.
+func (s *Store) sumOf(ctx context.Context, name string, off, length int64, sum uint32) (int64, uint32, error) {
+	b := make([]byte, length)
+	if err := s.bucket.Get(ctx, name, off, b); err != nil {
+		return 0, 0, err
+	}
+	return off + length, pack.Checksum(sum, b), nil
+}
+
+// verifySum compares the checksum of a pack up to the end of its frames,
+// continued over its directory, with that of the trailer.
+func (s *Store) verifySum(ctx context.Context, name string, end int64, sum uint32) (bad, err error) {
+	o, err := s.bucket.Stat(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	if _, sum, err = s.sumOf(ctx, name, end, o.Size-pack.TrailerSize-end, sum); err != nil {
+		return nil, err
+	}
+	var b [pack.TrailerSize]byte
+	if err := s.bucket.Get(ctx, name, o.Size-pack.TrailerSize, b[:]); err != nil {
+		return nil, err
+	}
+	t, bad := pack.ParseTrailer(b[:], o.Size)
+	if bad == nil && t.Checksum != sum {
+		bad = fmt.Errorf("its checksum is not that of its bytes: %w", seal.Damaged)
+	}
+	return bad, nil
+}
+
+func verifyNodes(hash *block.Hasher, decoded []byte, pieces int, f pack.Frame) error {
+	stored, err := image.SplitNodes(decoded, pieces)
+	if err != nil {
+		return err
+	}
+	if len(stored) != len(f.Hashes) {
+		return fmt.Errorf("the frame at offset %d has %d nodes: %w", f.Offset, len(stored), seal.Damaged)
+	}
+	for slot := range stored {
+		var n image.Node
+		if err := image.ParseNode(stored[slot], &n); err != nil {
+			return err
+		}
+		if n.Hash(hash) != f.Hashes[slot] {
+			return fmt.Errorf("the node in the frame at offset %d, slot %d has another hash: %w", f.Offset, slot, seal.Damaged)
+		}
+	}
+	return nil
 }
 
 func verifyFrame(hash *block.Hasher, decoded []byte, f pack.Frame, blockSize int) error {
@@ -400,41 +496,79 @@ func verifyFrame(hash *block.Hasher, decoded []byte, f pack.Frame, blockSize int
 	return nil
 }
 
-// losses walks the trees once more to name the ranges that lie in bad frames.
+// losses walks the trees once more to name the ranges that are lost: those in
+// doubt that a restore could not read either.
 func (c *check) losses(ctx context.Context, points []Point) error {
 	for _, p := range points {
 		img, err := c.store.Image(p)
 		if err != nil {
 			continue // reported as damage of the point
 		}
-		cursor := img.tree.NewCursor()
-		for i := int64(0); ; i++ {
-			leaf, n, ok, err := cursor.NextLeaf(ctx, i)
-			if isDamage(err) {
-				i = leaf - 1
-				continue // reported as damage of the metadata pack
-			}
-			if err != nil {
-				return err
-			}
-			if !ok {
-				break
-			}
-			i = leaf
-			for k := range n.Children {
-				b := &n.Children[k]
-				frames := c.bad[b.Place.Pack]
-				if b.Hash.IsZero() || !frames[0] && !frames[b.Place.Offset] {
-					continue
-				}
-				size := int64(img.tree.BlockSize)
-				off := (leaf*image.Fanout + int64(k)) * size
-				d := c.damage[packName(seal.DataPack, b.Place.Pack)]
-				d.Losses = addLoss(d.Losses, p, Range{off, min(size, p.Size-off)})
-			}
+		if err := c.lossesOf(ctx, p, img); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (c *check) lossesOf(ctx context.Context, p Point, img *Image) error {
+	r := img.NewReader()
+	defer r.Close()
+	cursor := img.tree.NewCursor()
+	size := int64(img.tree.BlockSize)
+	for i := int64(0); ; i++ {
+		leaf, n, ok, err := cursor.NextLeaf(ctx, i)
+		if isDamage(err) {
+			i = leaf - 1
+			continue // reported as damage of the metadata pack
+		}
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return nil
+		}
+		i = leaf
+		for k := 0; k < image.Fanout; {
+			run := c.doubtful(n, k)
+			if run == 0 {
+				k++
+				continue
+			}
+			off := (leaf*image.Fanout + int64(k)) * size
+			lost, err := r.unreadable(ctx, off, int64(run)*size)
+			if err != nil {
+				return err
+			}
+			d := c.damage[packName(seal.DataPack, n.Children[k].Place.Pack)]
+			for _, l := range lost {
+				d.Losses = addLoss(d.Losses, p, l)
+			}
+			k += run
+		}
+	}
+}
+
+// doubtful counts the children from k on that lie in frames in doubt of one pack.
+func (c *check) doubtful(n *image.Node, k int) (run int) {
+	frames := c.bad[n.Children[k].Place.Pack]
+	for ; k+run < image.Fanout; run++ {
+		b := &n.Children[k+run]
+		if b.Hash.IsZero() || b.Place.Pack != n.Children[k].Place.Pack || !frames[0] && !frames[b.Place.Offset] {
+			break
+		}
+	}
+	return run
+}
+
+// unreadable gives the parts of a range, in order, that cannot be read.
+func (r *Reader) unreadable(ctx context.Context, off, length int64) (lost []Range, err error) {
+	err = r.Window(ctx, off, length, func(int64, []byte) error { return nil }, func(off, length int64, _ error) error {
+		lost = append(lost, Range{off, length})
+		return nil
+	})
+	slices.SortFunc(lost, func(a, b Range) int { return cmp.Compare(a.Offset, b.Offset) })
+	return lost, err
 }
 
 // addLoss adds a range to what the point lost, joined to the one before where

@@ -76,8 +76,17 @@ func (e *Encoder) Close() { e.encode.Close() }
 
 // Encode deals with the segment that begins at offset. data holds the runs one
 // after another, each padded with zeros to whole blocks; what no run covers is
-// zeros. data is not kept.
+// zeros. data is not kept. An error ends the whole run, since other segments may
+// wait for the blocks of this one.
 func (e *Encoder) Encode(ctx context.Context, offset int64, runs []Run, data []byte) (*Segment, error) {
+	s, err := e.segment(ctx, offset, runs, data)
+	if err != nil {
+		e.w.fail(err)
+	}
+	return s, err
+}
+
+func (e *Encoder) segment(ctx context.Context, offset int64, runs []Run, data []byte) (*Segment, error) {
 	size := int64(e.w.shape.BlockSize)
 	length := min(SegmentSize, e.w.shape.Size-offset)
 	s := &Segment{children: make([]image.Child, e.w.blocks(length))}
@@ -180,7 +189,6 @@ func (e *Encoder) seal(ctx context.Context, s *Segment) error {
 	hashes := append([]block.Hash(nil), e.hashes...)
 	place, err := e.w.data.add(ctx, e.worker, e.encrypt, plain, hashes)
 	if err != nil {
-		e.w.fail(err) // others may wait for this frame
 		return err
 	}
 	for slot, at := range e.at {

@@ -73,15 +73,29 @@ func (k Key) recipient() (age.Recipient, error) {
 	if k.identity != nil {
 		return k.identity.Recipient(), nil
 	}
-	return age.NewScryptRecipient(k.passphrase)
+	r, err := age.NewScryptRecipient(k.passphrase)
+	if err != nil {
+		return nil, err
+	}
+	r.SetWorkFactor(passphraseWork)
+	return r, nil
 }
 
 func (k Key) ageIdentity() (age.Identity, error) {
 	if k.identity != nil {
 		return k.identity, nil
 	}
-	return age.NewScryptIdentity(k.passphrase)
+	id, err := age.NewScryptIdentity(k.passphrase)
+	if err != nil {
+		return nil, err
+	}
+	// A hostile object could ask for so much work that the memory runs out.
+	id.SetMaxWorkFactor(passphraseWork)
+	return id, nil
 }
+
+// passphraseWork is the binary logarithm of scrypt's N: a second and 256 MiB.
+const passphraseWork = 18
 
 // wrapped is what a key protects.
 type wrapped struct {
@@ -187,7 +201,10 @@ func unlock(ctx context.Context, b bucket.Bucket, h Header, k Key) (root [32]byt
 		if errors.Is(err, errOtherKey) {
 			continue
 		}
-		if err != nil || w.StoreID != h.StoreID {
+		if err == nil && w.StoreID != h.StoreID {
+			err = fmt.Errorf("it is a key of the store %s, and the header names %s", w.StoreID, h.StoreID)
+		}
+		if err != nil {
 			damaged = errors.Join(damaged, fmt.Errorf("%s%s: %w", keyPrefix, slot.ID, err))
 			continue
 		}

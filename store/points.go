@@ -52,6 +52,9 @@ func (s *Store) Points(ctx context.Context) iter.Seq2[Point, error] {
 				return
 			}
 			text := strings.TrimPrefix(o.Key, pointPrefix)
+			if id, err := ParseID(text); err != nil || id.String() != text {
+				continue // not ours
+			}
 			doc, err := s.point(ctx, text)
 			if errors.Is(err, bucket.ErrNotFound) || doc.Fence != nil {
 				continue // deleted meanwhile, or a fence

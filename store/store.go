@@ -47,6 +47,7 @@ type CreateOptions struct {
 	BlockSize  int    // 0: 64 KiB; a power of two from 16 KiB to 1 MiB
 	Passphrase string // a further key; empty: none
 	Realm      *Store // join the realm of this store; nil: a new realm
+	Retry      bucket.RetryOptions
 }
 
 // Created holds the keys of a new store. They are kept nowhere else.
@@ -75,7 +76,9 @@ const (
 )
 
 // Create makes a store in the bucket, after proving that the bucket keeps its
-// promises. Errors: StoreExists, StoreContractMissing, InvalidArgument.
+// promises. Errors: StoreExists, StoreContractMissing, InvalidArgument. After an
+// error of the bucket it may be unknown whether the store exists; if the keys
+// are set, they are those that open it then.
 func Create(ctx context.Context, b bucket.Bucket, o CreateOptions) (Created, error) {
 	var c Created
 	if o.BlockSize == 0 {
@@ -84,7 +87,7 @@ func Create(ctx context.Context, b bucket.Bucket, o CreateOptions) (Created, err
 	if !block.ValidSize(o.BlockSize) {
 		return c, problem.New(problem.InvalidArgument, "The block size must be a power of two from 16 KiB to 1 MiB, not %d bytes.", o.BlockSize)
 	}
-	b = bucket.Retrying(b, bucket.RetryOptions{})
+	b = bucket.Retrying(b, o.Retry)
 	if _, err := Identify(ctx, b); err == nil {
 		return c, problem.New(problem.StoreExists, "There is a store at %s already.", b.URL())
 	} else if !problem.Is(err, problem.StoreNotFound) {
@@ -188,13 +191,14 @@ type OpenOptions struct {
 	// CacheDir is a folder for the local index, which one process at a time
 	// may use. Empty: the store is opened for reading only.
 	CacheDir string
+	Retry    bucket.RetryOptions // of calls of the bucket that failed
 }
 
 // Open opens the store in the bucket with a key; its cost does not depend on
 // the size of the store. Closing the store closes the bucket. Errors:
 // StoreNotFound, KeyWrong, StoreVersionUnsupported, StoreDamaged.
 func Open(ctx context.Context, b bucket.Bucket, k Key, o OpenOptions) (*Store, error) {
-	b = bucket.Retrying(b, bucket.RetryOptions{})
+	b = bucket.Retrying(b, o.Retry)
 	h, err := Identify(ctx, b)
 	if err != nil {
 		return nil, err
@@ -293,11 +297,13 @@ func (s *Store) URL() string { return s.bucket.URL() }
 // Notices are sentences for the user about what Open had to mend.
 func (s *Store) Notices() []string { return s.notices }
 
-// Close closes the index and the bucket.
+// Close closes the index and the bucket and frees the memory of writers, all
+// of which must be closed.
 func (s *Store) Close() error {
 	var err error
 	if s.index != nil {
 		err = s.index.Close()
 	}
+	s.buffers.drop()
 	return errors.Join(err, s.bucket.Close())
 }

@@ -3,8 +3,9 @@ package store
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"os"
 	"testing"
 
@@ -74,14 +75,13 @@ func (l *lab) save(instance string, disk []byte, base *Point) Point {
 	return p
 }
 
-var lastID byte
+func newID() (id ID) {
+	rand.Read(id[:])
+	return id
+}
 
 func save(ctx context.Context, s *Store, instance string, disk []byte, base *Point) (Point, error) {
-	var id ID
-	lastID++
-	copy(id[:], fmt.Sprintf("point-%d", lastID))
-	m := meter.New("transfer")
-	o := WriterOptions{ID: id, Instance: instance, Size: int64(len(disk)), Compression: CompressionDefault, Meter: m}
+	o := WriterOptions{ID: newID(), Instance: instance, Size: int64(len(disk)), Compression: CompressionDefault, Meter: meter.New("transfer")}
 	if base != nil {
 		img, err := s.Image(*base)
 		if err != nil {
@@ -94,24 +94,33 @@ func save(ctx context.Context, s *Store, instance string, disk []byte, base *Poi
 		return Point{}, err
 	}
 	defer w.Close()
-	e, err := w.NewEncoder(m.Stage("cpu", 1), 0)
-	if err != nil {
+	if err := feed(w, disk, 0); err != nil {
 		return Point{}, err
 	}
+	return w.Commit(Point{Instance: instance, Name: instance, Consistency: CrashConsistent})
+}
+
+// feed gives the writer the disk from an offset on.
+func feed(w *Writer, disk []byte, from int64) error {
+	s := w.store
+	e, err := w.NewEncoder(w.options.Meter.Stage("cpu", 1), 0)
+	if err != nil {
+		return err
+	}
 	defer e.Close()
-	for off := int64(0); off < int64(len(disk)); off += SegmentSize {
+	for off := from; off < int64(len(disk)); off += SegmentSize {
 		n := min(SegmentSize, int64(len(disk))-off)
 		data := make([]byte, (n+int64(s.blockSize)-1)/int64(s.blockSize)*int64(s.blockSize))
 		copy(data, disk[off:off+n])
 		segment, err := e.Encode(w.Context(), off, []Run{{off, n}}, data)
 		if err != nil {
-			return Point{}, err
+			return err
 		}
 		if err := w.Add(segment); err != nil {
-			return Point{}, err
+			return err
 		}
 	}
-	return w.Commit(Point{Instance: instance, Consistency: CrashConsistent})
+	return nil
 }
 
 func (l *lab) load(p Point) []byte {
@@ -145,7 +154,7 @@ func load(ctx context.Context, s *Store, p Point) ([]byte, error) {
 
 // someDisk mixes noise, text, repetitions and zeros.
 func someDisk(size int, seed uint64) []byte {
-	r := rand.New(rand.NewPCG(seed, 1))
+	r := mathrand.New(mathrand.NewPCG(seed, 1))
 	disk := make([]byte, size)
 	for at := 0; at < size; {
 		n := min(size-at, 1+r.IntN(300<<10))
@@ -167,7 +176,7 @@ func someDisk(size int, seed uint64) []byte {
 	return disk
 }
 
-func fill(r *rand.Rand, p []byte) {
+func fill(r *mathrand.Rand, p []byte) {
 	for i := range p {
 		p[i] = byte(r.Uint32())
 	}
@@ -204,7 +213,7 @@ func TestIncrementStoresOnlyTheChange(t *testing.T) {
 	l := newLab(t, CreateOptions{})
 	disk := someDisk(40<<20, 7)
 	first := l.save("disk", disk, nil)
-	fill(rand.New(rand.NewPCG(1, 2)), disk[17<<20:17<<20+100])
+	fill(mathrand.New(mathrand.NewPCG(1, 2)), disk[17<<20:17<<20+100])
 	second := l.save("disk", disk, &first)
 	if second.Bytes.New != 64<<10 {
 		t.Errorf("one changed block: %d bytes were new", second.Bytes.New)
