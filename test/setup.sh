@@ -1,0 +1,27 @@
+#!/bin/sh
+# Installs what the tests need beside Go: Debian packages, when run as root, and
+# an S3 server from the Go proxy. What is there already stays. Without root the
+# tests that need a missing program skip and say so.
+set -eu
+export PATH="$PATH:/usr/sbin:/sbin"
+
+missing=
+for pair in mke2fs:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs mkfs.vfat:dosfstools \
+	sfdisk:fdisk partx:util-linux fusermount3:fuse3 mkfs.ntfs:ntfs-3g; do
+	command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
+done
+if [ -n "$missing" ]; then
+	if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+		apt-get update -qq
+		# shellcheck disable=SC2086 # one argument for each package
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+	else
+		echo "some tests will skip; as root: apt-get install$missing" >&2
+	fi
+fi
+
+bin="$(go env GOBIN)"
+bin="${bin:-$(go env GOPATH)/bin}"
+if ! command -v versitygw >/dev/null && [ ! -x "$bin/versitygw" ]; then
+	go install github.com/versity/versitygw/cmd/versitygw@v1.8.0
+fi
