@@ -45,9 +45,11 @@ func (s *Store) damaged(key string, cause error) error {
 }
 
 // isDamage tells whether the error says that the store does not hold what was
-// written to it, as against that it could not be asked.
+// written to it, as against that it could not be asked. An object of an unknown
+// version is as good as damaged, and most likely is: a store that a newer
+// diskvault writes says so in its header, and is not opened.
 func isDamage(err error) bool {
-	return problem.Is(err, problem.StoreDamaged) || isMissing(err)
+	return problem.Is(err, problem.StoreDamaged) || problem.Is(err, problem.StoreVersionUnsupported) || isMissing(err)
 }
 
 func isMissing(err error) bool {
