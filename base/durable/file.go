@@ -17,8 +17,16 @@ type file struct {
 	end  int64 // where the next Write begins
 }
 
-// Write appends all parts with pwritev, without joining them in memory.
+// Write appends all parts with pwritev, without joining them in memory; a single
+// large one that lies well in memory goes past the page cache.
 func (f *file) Write(parts [][]byte) error {
+	if len(parts) == 1 {
+		rest, err := f.writeDirect(parts[0])
+		if err != nil {
+			return err
+		}
+		parts = [][]byte{rest}
+	}
 	vector := make([][]byte, 0, min(len(parts), maxVector))
 	for len(parts) > 0 || len(vector) > 0 {
 		for len(vector) < maxVector && len(parts) > 0 {
