@@ -53,12 +53,13 @@ func TestVerdicts(t *testing.T) {
 
 func TestMarkdownShowsFailuresAndNoTemporaryPaths(t *testing.T) {
 	r := sample()
-	text := report{Scale: 0.5, Rounds: 2, Results: r.list, Verdicts: comparisons(r, []string{kopiaZstd, borgZstd})}.markdown()
+	text := report{Scale: 0.5, Rounds: 2, Incomplete: "the disk\nis full", Results: r.list, Verdicts: comparisons(r, []string{kopiaZstd, borgZstd})}.markdown()
 	for _, want := range []string{
 		"| full | time, default | 6.00 s | kopia zstd-fastest: 10.00 s | 0.60 | 0.75 | yes | |",
 		"| database | stored for the updated pages | 111.0 MiB |  |  | 110 MiB | **no** | |",
 		"| full | diskvault | 6.00 | 9.00, 6.00 |",
 		"not the real size",
+		"| **not complete** | the disk is full |",
 		"`diskvault --home diskvault/data backup`",
 	} {
 		if !strings.Contains(text, want) {

@@ -176,6 +176,24 @@ func treeBytes(folder string) (int64, error) {
 	return total, err
 }
 
+// allocatedBelow is how much space the files below a folder take, 0 if there is
+// no such folder.
+func allocatedBelow(folder string) (int64, error) {
+	total := int64(0)
+	err := filepath.WalkDir(folder, func(name string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		n, err := allocatedBytes(name)
+		total += n
+		return err
+	})
+	return total, err
+}
+
 // allocatedBytes is how much space a file takes on its file system.
 func allocatedBytes(path string) (int64, error) {
 	var st syscall.Stat_t

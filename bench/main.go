@@ -163,8 +163,10 @@ func run(ctx context.Context, o options, stdout io.Writer) (err error) {
 		return err
 	}
 	b := &bench{folder: folder, contestants: contestants, rounds: o.rounds, results: &results{start: time.Now()}}
-	if r.Datasets, err = b.do(ctx, o.row, datasets); err != nil {
-		return err
+	// What was measured before a failure is still reported, and marked.
+	var failure error
+	if r.Datasets, failure = b.do(ctx, o.row, datasets); failure != nil {
+		r.Incomplete = failure.Error()
 	}
 	var peers []string
 	for _, c := range contestants {
@@ -179,10 +181,10 @@ func run(ctx context.Context, o options, stdout io.Writer) (err error) {
 	fmt.Fprint(stdout, r.markdown())
 	for _, path := range o.out {
 		if err := r.write(path); err != nil {
-			return err
+			return errors.Join(failure, err)
 		}
 	}
-	return nil
+	return failure
 }
 
 // do runs the rows and returns the datasets that they used.
@@ -282,7 +284,13 @@ func enoughSpace(o options, contestants int) error {
 	if err != nil {
 		return err
 	}
-	need := int64(float64(22+3*contestants)*o.scale*(1<<30)) + 1<<30
+	// Data sets take 15 GiB, of which some may be there; the source and a copy
+	// or a restored image 10; a store, at its largest, below 3.
+	present, err := allocatedBelow(filepath.Join(o.work, "data"))
+	if err != nil {
+		return err
+	}
+	need := max(int64(15*o.scale*(1<<30))-present, 0) + int64(float64(10+3*contestants)*o.scale*(1<<30)) + 1<<30
 	if free < need {
 		return fmt.Errorf("%s has %d GiB free; about %d GiB are needed for this: name another folder with --work", o.work, free>>30, need>>30)
 	}

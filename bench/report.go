@@ -14,6 +14,7 @@ import (
 type report struct {
 	Environment environment       `json:"environment"`
 	Again       string            `json:"command"` // the command that repeats it
+	Incomplete  string            `json:"incomplete,omitempty"` // why the run ended before its last row
 	Scale       float64           `json:"scale"`
 	Rounds      int               `json:"rounds"`
 	Datasets    []dataset         `json:"datasets"`
@@ -53,6 +54,9 @@ func (r report) markdown() string {
 	}
 	if r.Scale != 1 {
 		fmt.Fprintf(&b, "| **not the real size** | all data at %g of the size that the bounds are meant for |\n", r.Scale)
+	}
+	if r.Incomplete != "" {
+		fmt.Fprintf(&b, "| **not complete** | %s |\n", strings.ReplaceAll(r.Incomplete, "\n", " "))
 	}
 	fmt.Fprintf(&b, "| again | `%s` |\n", r.Again)
 
