@@ -402,23 +402,3 @@ func TestSweep(t *testing.T) {
 		t.Fatal(err)
 	}
 }
-
-// The engine makes one small allocation for each table that it looks into.
-func TestLookupAllocatesLittle(t *testing.T) {
-	x := mustOpen(t, t.TempDir())
-	defer mustClose(t, x)
-	mustAdd(t, x, testPack(1), testEntries(0, 10000))
-	if err := x.db.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	for what, h := range map[string]block.Hash{"present": testHash(1), "absent": testHash(1 << 40)} {
-		n := testing.AllocsPerRun(2000, func() {
-			if _, _, err := x.Lookup(h); err != nil {
-				t.Fatal(err)
-			}
-		})
-		if n > 2 {
-			t.Errorf("%s: %v allocations a look-up", what, n)
-		}
-	}
-}

@@ -17,17 +17,17 @@ const tableBytes = 64 << 20
 type budget struct {
 	filter   int64  // the largest filter; mapped, not on the heap
 	least    uint64 // entries that the smallest filter is made for
-	cache    int64  // blocks of tables; the heap grows to about twice of it
+	cache    int64  // blocks of tables; the heap grows to two or three times of it
 	memtable uint64 // one of at most three tables of newest entries
 	run      int    // records that a loader sorts at once; taken while loading only
 }
 
 func divide(bytes int64) budget {
 	return budget{
-		filter:   max(bytes/4*3, 1<<20),
+		filter:   max(bytes/8*5, 1<<20),
 		least:    1 << 20,
-		cache:    max(bytes/6, 4<<20),
-		memtable: uint64(min(max(bytes/32, 1<<20), 4<<20)),
+		cache:    max(bytes/10, 4<<20),
+		memtable: uint64(min(max(bytes/64, 1<<20), 4<<20)),
 		run:      int(max(bytes/8, 1<<20)),
 	}
 }

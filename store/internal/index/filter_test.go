@@ -316,19 +316,6 @@ func TestFilterOfLoader(t *testing.T) {
 	mustClose(t, x)
 }
 
-func TestLookupOfAbsentAllocatesNothing(t *testing.T) {
-	x := openSmall(t, t.TempDir())
-	defer mustClose(t, x)
-	mustAdd(t, x, testPack(1), testEntries(0, 100))
-	h := testHash(1 << 40)
-	for x.filters.inUse.Load().has(&h) {
-		h = testHash(rand.Uint64() | 1<<40)
-	}
-	if n := testing.AllocsPerRun(1000, func() { x.Lookup(h) }); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
-}
-
 func FuzzFilterHead(f *testing.F) {
 	h := planFilter(1000, 1<<20)
 	f.Add(h.encode())

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"os"
 	"path/filepath"
 	"sync"
@@ -16,8 +15,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/diskvault/diskvault/base/problem"
-	"github.com/diskvault/diskvault/store/internal/block"
-	"github.com/diskvault/diskvault/store/internal/pack"
 )
 
 // formatVersion is part of the identity row, so an index of another version is
@@ -33,9 +30,9 @@ type Options struct {
 	// ID. Required. An index of another store in the same folder is emptied.
 	Store string
 	// MemoryBytes is the memory that the index may use, whatever the number of
-	// entries; a small index uses little of it. Three quarters of it are for a
-	// filter that tells absent blocks, which is at its best with 10 bits for each
-	// entry, and of use down to 3. 0 means DefaultMemory.
+	// entries; a small index uses little of it. Five eighths of it are for a filter
+	// that tells absent blocks, which is at its best with 10 bits for each entry,
+	// and of use down to 3. 0 means DefaultMemory.
 	MemoryBytes int64
 }
 
@@ -215,202 +212,6 @@ func lockDir(dir string) (*os.File, error) {
 		return nil, classify(err, dir)
 	}
 	return f, nil
-}
-
-// Lookup tells where a block lies. "Unknown" may be wrong; a place is always
-// one that Add was given for this hash and a pack that is not forgotten.
-func (x *Index) Lookup(h block.Hash) (pack.Place, bool, error) {
-	if err := x.engine.happened(); err != nil {
-		return pack.Place{}, false, x.classify(err)
-	}
-	if x.absent(&h) {
-		return pack.Place{}, false, nil
-	}
-	key := x.keys.Get().(*[blockKey]byte)
-	defer x.keys.Put(key)
-	putBlockKey(key, &h)
-	value, closer, err := x.db.Get(key[:])
-	if err == pebble.ErrNotFound {
-		return pack.Place{}, false, nil
-	}
-	if err != nil {
-		return pack.Place{}, false, x.classify(err)
-	}
-	number, place, ok := readBlockValue(value)
-	closer.Close()
-	if !ok {
-		return pack.Place{}, false, x.classify(fmt.Errorf("the entry of block %v: %w", h, pebble.ErrCorruption))
-	}
-
-	// The key's buffer serves once more: a number's key is shorter.
-	key[0] = spaceNumber
-	binary.BigEndian.PutUint32(key[1:], number)
-	id, closer, err := x.db.Get(key[:5])
-	if err == pebble.ErrNotFound {
-		return pack.Place{}, false, nil // the pack is forgotten
-	}
-	if err != nil {
-		return pack.Place{}, false, x.classify(err)
-	}
-	ok = copy(place.Pack[:], id) == len(place.Pack)
-	closer.Close()
-	if !ok {
-		return pack.Place{}, false, x.classify(fmt.Errorf("the row of pack number %d: %w", number, pebble.ErrCorruption))
-	}
-	return place, true, nil
-}
-
-// Add makes the blocks of a pack known. The pack must be on stable storage.
-// All entries become known together. They are not synced: after a crash the
-// packs added last may be unknown, as a whole and latest first. A pack that is
-// there already is left as it is.
-func (x *Index) Add(id pack.ID, entries []Entry) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if has, err := x.HasPack(id); err != nil || has {
-		return err
-	}
-	b := x.db.NewBatchWithSize(len(entries)*(blockKey+blockValue+4) + 256)
-	number := x.next
-	if err := x.appendPack(b, id, number); err != nil {
-		return err
-	}
-	var key [blockKey]byte
-	var value [blockValue]byte
-	for i := range entries {
-		putBlockKey(&key, &entries[i].Hash)
-		if err := putBlockValue(&value, number, &entries[i]); err != nil {
-			return err
-		}
-		if err := b.Set(key[:], value[:], nil); err != nil {
-			return x.classify(err)
-		}
-	}
-	x.note(entries)
-	if err := x.commit(b, pebble.NoSync); err != nil {
-		return x.classify(err)
-	}
-	x.next = number + 1
-	x.grow()
-	return nil
-}
-
-// appendPack adds the rows of a new pack, and the counter after it. The
-// counter is stored in the batch that uses the number, so a number can be
-// given twice only if its first use was lost as a whole.
-func (x *Index) appendPack(b *pebble.Batch, id pack.ID, number uint32) error {
-	if number == lastNumber {
-		return x.outOfNumbers()
-	}
-	pk, nk := packKey(id), numberKey(number)
-	return errors.Join(
-		b.Set(pk[:], nk[1:], nil),
-		b.Set(nk[:], id[:], nil),
-		b.Set(counterRow, binary.BigEndian.AppendUint32(nil, number+1), nil))
-}
-
-// lastNumber is never given to a pack, so that the counter cannot wrap.
-const lastNumber = 1<<32 - 1
-
-func (x *Index) outOfNumbers() error {
-	return problem.New(problem.IndexDamaged, "The index in %s has no numbers for packs left.", x.dir)
-}
-
-// Forget makes the blocks of a pack unknown, durably before it returns. Its
-// cost does not depend on the number of blocks: their rows stay, and name a
-// pack number that resolves no more and is never given again. A pack that is
-// not there is no error.
-func (x *Index) Forget(id pack.ID) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	pk := packKey(id)
-	number, found, err := x.get(pk[:])
-	if err != nil {
-		return x.classify(err)
-	}
-	if !found {
-		return nil // never added, or forgotten durably: mu covers the sync too
-	}
-	if len(number) != 4 {
-		return x.classify(fmt.Errorf("the row of pack %v: %w", id, pebble.ErrCorruption))
-	}
-	nk := numberKey(binary.BigEndian.Uint32(number))
-	b := x.db.NewBatch()
-	if err := errors.Join(b.Delete(nk[:], nil), b.Delete(pk[:], nil)); err != nil {
-		return x.classify(err)
-	}
-	if err := x.commit(b, pebble.Sync); err != nil {
-		return x.classify(err)
-	}
-	return nil
-}
-
-// HasPack tells whether the pack has been added and not been forgotten.
-func (x *Index) HasPack(id pack.ID) (bool, error) {
-	key := packKey(id)
-	_, found, err := x.get(key[:])
-	if err != nil {
-		return false, x.classify(err)
-	}
-	return found, nil
-}
-
-// Epoch gives the number last given to SetEpoch, 0 at first.
-func (x *Index) Epoch() (uint64, error) {
-	value, found, err := x.get(epochRow)
-	switch {
-	case err != nil:
-		return 0, x.classify(err)
-	case !found:
-		return 0, nil
-	case len(value) != 8:
-		return 0, x.classify(fmt.Errorf("the epoch's row: %w", pebble.ErrCorruption))
-	}
-	return binary.BigEndian.Uint64(value), nil
-}
-
-// SetEpoch notes, durably, up to which collect epoch of the store the index
-// has been told what to forget. An index that was put away, or brought back
-// by a rollback of its machine, has the epoch of its own state, so its owner
-// sees which packs may have gone since.
-func (x *Index) SetEpoch(epoch uint64) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	b := x.db.NewBatch()
-	if err := b.Set(epochRow, binary.BigEndian.AppendUint64(nil, epoch), nil); err != nil {
-		return x.classify(err)
-	}
-	if err := x.commit(b, pebble.Sync); err != nil {
-		return x.classify(err)
-	}
-	return nil
-}
-
-// Packs walks the packs that HasPack would tell of, as of the beginning of the
-// walk, in the order of their IDs. It ends after the first error.
-func (x *Index) Packs() iter.Seq2[pack.ID, error] {
-	return func(yield func(pack.ID, error) bool) {
-		if err := x.engine.happened(); err != nil {
-			yield(pack.ID{}, x.classify(err))
-			return
-		}
-		rows, err := x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{spacePack}, UpperBound: []byte{spacePack + 1}})
-		if err != nil {
-			yield(pack.ID{}, x.classify(err))
-			return
-		}
-		defer rows.Close()
-		for ok := rows.First(); ok; ok = rows.Next() {
-			var id pack.ID
-			copy(id[:], rows.Key()[1:])
-			if !yield(id, nil) {
-				return
-			}
-		}
-		if err := rows.Error(); err != nil {
-			yield(pack.ID{}, x.classify(err))
-		}
-	}
 }
 
 // Len estimates the number of entries, those of forgotten packs included.

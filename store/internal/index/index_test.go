@@ -256,6 +256,34 @@ func TestFolderCannotBeUsed(t *testing.T) {
 	expectProblem(t, err, problem.HomeNotUsable)
 }
 
+// The engine links a reporting service's client. It must never be used.
+func TestNoConnections(t *testing.T) {
+	sockets := func() (n int) {
+		fds, err := filepath.Glob("/proc/self/fd/*")
+		if err != nil || len(fds) == 0 {
+			t.Skip("skip: needs /proc")
+		}
+		for _, fd := range fds {
+			if target, _ := os.Readlink(fd); strings.HasPrefix(target, "socket:") {
+				n++
+			}
+		}
+		return n
+	}
+	before := sockets()
+	x := mustOpen(t, t.TempDir())
+	mustAdd(t, x, testPack(1), testEntries(0, 100))
+	mustClose(t, x)
+	broken := mustOpen(t, t.TempDir())
+	broken.engine.set(os.ErrClosed)
+	if err := broken.Close(); err == nil {
+		t.Fatal("an index that has failed was closed without a word")
+	}
+	if after := sockets(); after > before {
+		t.Fatalf("%d sockets; before %d", after, before)
+	}
+}
+
 // TestDamage changes each file of an index in turn. The index either opens and
 // answers rightly or with "unknown", or says IndexDamaged, then or on use; it
 // never gives a wrong place, never ends the process, and Remove always helps.

@@ -118,19 +118,6 @@ func split(h *block.Hash) (hi, lo uint64) {
 	return binary.BigEndian.Uint64(h[0:]), binary.BigEndian.Uint64(h[8:])
 }
 
-// reserve takes a number that no pack has. It is not stored as taken; whoever
-// stores entries with it stores the counter first.
-func (x *Index) reserve() (uint32, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	number := x.next
-	if number == lastNumber {
-		return 0, x.outOfNumbers()
-	}
-	x.next++
-	return number, nil
-}
-
 func (l *Loader) sortRun() {
 	slices.SortFunc(l.run, func(a, b record) int { return a.compare(&b) })
 }
