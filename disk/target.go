@@ -53,12 +53,15 @@ type Target struct {
 	resumed bool
 	file    *os.File
 	fd      int
+	direct  int      // the same, past the page cache; -1 where that cannot be
 	sector  int64    // in which a device is zeroed
 	partial *partial // of a new file
 	done    bool
 
 	noPunch atomic.Bool // the file system or device refused to make holes
 	noZero  atomic.Bool // or to zero a range by itself
+
+	noDirect atomic.Bool // or to be written past the page cache
 }
 
 // OpenTarget opens path to be written by a restore; nothing of an existing file
@@ -99,6 +102,7 @@ func OpenTarget(ctx context.Context, path string, o TargetOptions) (*Target, err
 	if err != nil {
 		return nil, err
 	}
+	t.openDirect()
 	return t, nil
 }
 
@@ -150,9 +154,13 @@ func (t *Target) WriteAt(p []byte, off int64) (int, error) {
 	}
 	n := 0
 	for n < len(p) {
-		m, err := unix.Pwrite(t.fd, p[n:], off+int64(n))
+		fd, part := t.descriptor(p[n:], off+int64(n))
+		m, err := unix.Pwrite(fd, part, off+int64(n))
 		if err == unix.EINTR {
 			continue
+		}
+		if err == unix.EINVAL && fd != t.fd && !t.noDirect.Swap(true) {
+			continue // a file system that takes the flag and not the write
 		}
 		if err != nil {
 			return n, t.writeProblem(err, extent.Between(off+int64(n), off+int64(len(p))))
@@ -342,6 +350,9 @@ func (t *Target) Abort(keep bool) error {
 func (t *Target) end() {
 	t.done = true
 	t.file.Close() // synced, or given up: what it could still say does not matter
+	if t.direct >= 0 {
+		unix.Close(t.direct)
+	}
 	if t.partial != nil {
 		t.partial.folder.Close()
 	}

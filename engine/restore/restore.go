@@ -229,7 +229,10 @@ type worker struct {
 	account *meter.Worker
 	write   *meter.Seam
 	have    []byte // what the target holds
-	covered int64  // bytes of the window that were written or lost
+	window  []byte // the window at hand, so that neighbours are written at once
+	from    int64  // where the window begins on the disk
+	filled  extent.Set
+	covered int64 // bytes of the window that were written or lost
 }
 
 func (w *worker) work(ctx context.Context, stage *meter.Stage, offsets <-chan int64) error {
@@ -254,13 +257,16 @@ func (w *worker) work(ctx context.Context, stage *meter.Stage, offsets <-chan in
 }
 
 func (w *worker) restore(ctx context.Context, off, length int64) error {
-	w.covered = 0
+	w.covered, w.from, w.filled = 0, off, nil
+	if w.window == nil {
+		w.window = disk.AlignedBuffer(window)
+	}
 	if w.target.Blank() {
 		if err := w.reader.Window(ctx, off, length, w.visit, w.lose); err != nil {
 			return err
 		}
 		w.run.zero.Add(length - w.covered)
-		return nil
+		return w.flush()
 	}
 	if w.have == nil {
 		w.have = disk.AlignedBuffer(window)
@@ -274,16 +280,32 @@ func (w *worker) restore(ctx context.Context, off, length int64) error {
 		return w.target.Zero(ctx, extent.Range{Off: off, Len: length})
 	}, w.lose)
 	w.run.skipped.Add(skipped)
-	return err
+	if err != nil {
+		return err
+	}
+	return w.flush()
 }
 
+// visit takes data that was read and verified.
 func (w *worker) visit(off int64, data []byte) error {
-	start := time.Now()
-	_, err := w.target.WriteAt(data, off)
-	w.write.Observe(start, err)
-	w.run.written.Add(int64(len(data)))
+	copy(w.window[off-w.from:], data)
+	w.filled = w.filled.Union(extent.Of(extent.Range{Off: off, Len: int64(len(data))}))
 	w.covered += int64(len(data))
-	return err
+	return nil
+}
+
+// flush writes what the window was filled with.
+func (w *worker) flush() error {
+	for _, r := range w.filled {
+		start := time.Now()
+		_, err := w.target.WriteAt(w.window[r.Off-w.from:r.End()-w.from], r.Off)
+		w.write.Observe(start, err)
+		if err != nil {
+			return err
+		}
+		w.run.written.Add(r.Len)
+	}
+	return nil
 }
 
 // lose notes a range that the store cannot give. The others are still
