@@ -303,7 +303,7 @@ func TestTheNextBackupHealsWhatIsStillOnTheDisk(t *testing.T) {
 	c := newCollection(t)
 	for seed := range seeds(t, 30) {
 		random := rand.New(rand.NewPCG(seed, 7))
-		l := &lab{t: t, bucket: c.bucket.Clone(), created: c.created, cache: t.TempDir()}
+		l := &lab{t: t, bucket: c.bucket.Clone(), created: c.created, cache: memoryDir(t)}
 		l.open(c.created.LocalKey)
 		if seed%2 == 0 { // the index knows all, or nothing
 			if _, _, err := l.RebuildIndex(t.Context(), nil); err != nil {
@@ -340,7 +340,7 @@ func TestTheNextBackupHealsWhatIsStillOnTheDisk(t *testing.T) {
 // pack back into use.
 func TestAnIndexThatDoesNotKnowOfDamageIsNotTrusted(t *testing.T) {
 	c := newCollection(t)
-	l := &lab{t: t, bucket: c.bucket.Clone(), created: c.created, cache: t.TempDir()}
+	l := &lab{t: t, bucket: c.bucket.Clone(), created: c.created, cache: memoryDir(t)}
 	l.open(c.created.LocalKey)
 	if _, _, err := l.RebuildIndex(t.Context(), nil); err != nil {
 		t.Fatal(err)

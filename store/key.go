@@ -90,12 +90,15 @@ func (k Key) ageIdentity() (age.Identity, error) {
 		return nil, err
 	}
 	// A hostile object could ask for so much work that the memory runs out.
-	id.SetMaxWorkFactor(passphraseWork)
+	id.SetMaxWorkFactor(maxPassphraseWork)
 	return id, nil
 }
 
-// passphraseWork is the binary logarithm of scrypt's N: a second and 256 MiB.
-const passphraseWork = 18
+// maxPassphraseWork is the binary logarithm of scrypt's N: a second and 256 MiB.
+const maxPassphraseWork = 18
+
+// passphraseWork is that of new keys; tests lower it.
+var passphraseWork = maxPassphraseWork
 
 // wrapped is what a key protects.
 type wrapped struct {

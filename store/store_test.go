@@ -15,6 +15,11 @@ import (
 	"github.com/diskvault/diskvault/store/bucket/membucket"
 )
 
+func TestMain(m *testing.M) {
+	passphraseWork = 10
+	os.Exit(m.Run())
+}
+
 // lab is a store in memory, for tests.
 type lab struct {
 	t       testing.TB
@@ -31,9 +36,21 @@ func newLab(t testing.TB, o CreateOptions) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{t: t, bucket: b, created: created, cache: t.TempDir()}
+	l := &lab{t: t, bucket: b, created: created, cache: memoryDir(t)}
 	l.open(created.LocalKey)
 	return l
+}
+
+// memoryDir is a folder in memory where there is one, since most tests here
+// prove nothing about syncing and would spend their time on it.
+func memoryDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "diskvault-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // open closes the store, if it is open, and opens it again.
