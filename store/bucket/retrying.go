@@ -50,7 +50,8 @@ func (o RetryOptions) withDefaults() RetryOptions {
 
 // Retrying wraps a bucket so that calls that fail with a Transient error are
 // made again, with waits that double and vary by chance. It writes all calls
-// down in the Account of the context.
+// down in the Account of the context. A call whose context has ended returns the
+// cause of that.
 //
 // A Put that is repeated may meet its own object, if the attempt that failed
 // did store it. Retrying tells it from somebody else's by the length and the
@@ -172,7 +173,7 @@ func (r *retrying) do(ctx context.Context, operation, key string, call func(*att
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
-			return ctx.Err()
+			return context.Cause(ctx)
 		case !errors.As(err, &transient):
 			return err
 		case a.number >= r.o.Attempts:
@@ -209,7 +210,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
+		return context.Cause(ctx)
 	case <-t.C:
 		return nil
 	}
