@@ -144,11 +144,8 @@ func (e *Encoder) block(ctx context.Context, s *Segment, at int, data []byte, n 
 		e.known(s, at, double, n)
 		return nil
 	}
-	place, ok, err := e.w.store.index.Lookup(c.Hash)
-	if err != nil {
-		return err
-	}
-	if ok && !e.w.damaged[place.Pack] {
+	place, ok := e.w.lookup(c.Hash)
+	if ok {
 		c.Place = place
 		e.w.known.Add(n)
 		return nil
@@ -167,10 +164,12 @@ func (e *Encoder) block(ctx context.Context, s *Segment, at int, data []byte, n 
 	e.at = append(e.at, at)
 	if (len(e.blocks)+1)*len(data) > FrameSize {
 		e.decide.Since(*start)
-		err = e.seal(ctx, s)
+		if err := e.seal(ctx, s); err != nil {
+			return err
+		}
 		*start = time.Now()
 	}
-	return err
+	return nil
 }
 
 func (e *Encoder) known(s *Segment, at int, b freshBlock, n int64) {

@@ -182,7 +182,7 @@ func (p *packer) store(ctx context.Context, b *pack.Builder) error {
 	stored := entries(b.Frames())
 	// Only now: an entry must never name a pack that is not there.
 	if err := w.store.index.Add(b.ID, stored); err != nil {
-		return err
+		w.indexFailed(err)
 	}
 	if p.kind == seal.DataPack {
 		w.fresh.forget(stored)

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -59,6 +60,10 @@ type Writer struct {
 	zero, unchanged, known, fresher, stored atomic.Int64
 
 	closing sync.Once
+	noIndex sync.Once
+
+	mu      sync.Mutex
+	notices []string // guarded by mu
 }
 
 // Sizes and numbers of pack buffers: what is in flight, and so most of the
@@ -223,15 +228,39 @@ func (w *Writer) Close() {
 	})
 }
 
+// lookup asks the index where a block or node lies. What lies in a damaged
+// pack is unknown, and so is all once the index has failed: unknown costs
+// space, never correctness.
+func (w *Writer) lookup(h Root) (pack.Place, bool) {
+	place, ok, err := w.store.index.Lookup(h)
+	if err != nil {
+		w.indexFailed(err)
+		return pack.Place{}, false
+	}
+	return place, ok && !w.damaged[place.Pack]
+}
+
+// indexFailed notes that the run goes on without its local accelerator.
+func (w *Writer) indexFailed(err error) {
+	w.noIndex.Do(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.notices = append(w.notices, "The local index failed, so blocks that the store has from other disks may be stored once more: "+problem.From(err).Error())
+	})
+}
+
+// Notices are sentences for the user about what the run had to do without.
+func (w *Writer) Notices() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.notices)
+}
+
 // sink stores the nodes of the tree.
 type sink struct{ w *Writer }
 
 func (s sink) Known(h Root) (pack.Place, bool) {
-	place, ok, err := s.w.store.index.Lookup(h)
-	if err != nil || !ok || s.w.damaged[place.Pack] {
-		return pack.Place{}, false // unknown costs space, never correctness
-	}
-	return place, true
+	return s.w.lookup(h)
 }
 
 // Serves is always true in a store without damage. In another, a node is taken

@@ -249,6 +249,7 @@ func (r *Run) attempt(ctx context.Context, base *store.Image) (again bool, err e
 	}
 	o.Meter.Phase(phaseCommit)
 	r.result.Point, err = writer.Commit(r.point(began, proof, line))
+	r.result.Warnings = append(r.result.Warnings, writer.Notices()...)
 	return false, err
 }
 

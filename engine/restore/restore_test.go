@@ -113,8 +113,8 @@ func TestOntoAnOlderImageOnlyTheDifferenceIsWritten(t *testing.T) {
 	if err := os.WriteFile(older, l.content, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	l.change(7<<20, 64<<10, 2)      // one block, aligned
-	clear(l.content[10<<20:11<<20]) // and a megabyte of zeros
+	l.change(7<<20, 64<<10, 2)        // one block, aligned
+	clear(l.content[10<<20 : 11<<20]) // and a megabyte of zeros
 	o := l.options(l.backup(), older)
 	o.Overwrite = true
 	result, err := New(o).Do(t.Context())
