@@ -46,7 +46,7 @@ func buildDiskvault(ctx context.Context, into string) (string, error) {
 	}
 	program := filepath.Join(into, "diskvault")
 	_, err := output(ctx, command{
-		args: []string{"go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "./cmd/diskvault"},
+		args: []string{"go", "build", "-trimpath", "-o", program, "./cmd/diskvault"},
 		env:  append(os.Environ(), "CGO_ENABLED=0"),
 	})
 	return program, err

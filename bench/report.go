@@ -13,7 +13,7 @@ import (
 // A report is everything that one run of this program found out.
 type report struct {
 	Environment environment       `json:"environment"`
-	Again       string            `json:"command"` // the command that repeats it
+	Again       string            `json:"command"`              // the command that repeats it
 	Incomplete  string            `json:"incomplete,omitempty"` // why the run ended before its last row
 	Scale       float64           `json:"scale"`
 	Rounds      int               `json:"rounds"`
