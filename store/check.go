@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/diskvault/diskvault/base/meter"
+	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/store/internal/block"
 	"github.com/diskvault/diskvault/store/internal/image"
 	"github.com/diskvault/diskvault/store/internal/pack"
@@ -25,6 +27,7 @@ type CheckOptions struct {
 	Points   []string // IDs; empty: all, and the documents that belong to none
 	ReadData bool     // read every pack in use, and verify every byte of it
 	Sample   float64  // or this share of the packs, from 0 to 1, chosen by chance
+	Expect   []string // IDs of points that somebody relies on: each is checked or reported missing
 	Progress func(done, total int64)
 	Meter    *meter.Meter // may be nil
 }
@@ -177,13 +180,19 @@ func (c *check) documents(ctx context.Context) error {
 
 func (c *check) points(ctx context.Context) ([]Point, error) {
 	var points []Point
+	seen := map[string]bool{}
 	add := func(p Point, err error) error {
-		if isDamage(err) {
-			c.found(pointPrefix+p.ID, reason(err)).Losses = []Lost{{Point: p.ID}}
-			return nil
+		seen[p.ID] = true
+		switch {
+		case problem.Is(err, problem.RecoveryPointNotFound):
+			c.lostPoint(p.ID, "it is missing")
+		case isDamage(err):
+			c.lostPoint(p.ID, reason(err))
+		default:
+			points = append(points, p)
+			return err
 		}
-		points = append(points, p)
-		return err
+		return nil
 	}
 	if len(c.options.Points) > 0 {
 		for _, id := range c.options.Points {
@@ -200,7 +209,18 @@ func (c *check) points(ctx context.Context) ([]Point, error) {
 			return nil, err
 		}
 	}
+	for _, id := range c.options.Expect {
+		if !seen[id] {
+			c.lostPoint(id, "it is missing")
+		}
+	}
 	return points, nil
+}
+
+// lostPoint notes a point of which nothing can be restored.
+func (c *check) lostPoint(id, what string) {
+	c.report.Points++
+	c.found(pointPrefix+id, what).Losses = []Lost{{Point: id}}
 }
 
 // structure walks the tree of a point, but for what was walked before.
@@ -590,6 +610,9 @@ func addLoss(losses []Lost, p Point, r Range) []Lost {
 func reason(err error) string {
 	if isMissing(err) {
 		return "it is missing"
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return "it is too short"
 	}
 	if cause := errors.Unwrap(err); cause != nil && isDamage(err) {
 		return cause.Error()

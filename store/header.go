@@ -10,6 +10,7 @@ import (
 
 	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/store/bucket"
+	"github.com/diskvault/diskvault/store/internal/seal"
 )
 
 // ID is the identity of a store, a realm, a recovery point or a record: 16
@@ -55,21 +56,83 @@ const (
 )
 
 // Identify reads the header of the store in the bucket. Errors: StoreNotFound,
-// StoreVersionUnsupported, StoreDamaged.
+// StoreVersionUnsupported, StoreDamaged; the last one too where there is no
+// header but what only a store holds, see MendHeader.
 func Identify(ctx context.Context, b bucket.Bucket) (Header, error) {
 	var h Header
 	text, err := bucket.ReadAll(ctx, b, headerKey, maxHeaderSize)
 	if errors.Is(err, bucket.ErrNotFound) {
-		return h, problem.New(problem.StoreNotFound, "There is no store at %s.", b.URL())
+		return h, noHeader(ctx, b)
 	}
 	if err != nil {
 		return h, err
 	}
 	if err := json.Unmarshal(text, &h); err != nil || h.Format != formatName {
-		return h, problem.Wrap(err, problem.StoreDamaged, "The header of the store at %s cannot be read.", b.URL())
+		return h, problem.Wrap(err, problem.StoreDamaged, "The header of the store at %s is damaged.", b.URL()).Do(mendActions...)
 	}
 	if h.Version != FormatVersion {
 		return h, problem.New(problem.StoreVersionUnsupported, "The store at %s has format version %d; this diskvault knows version %d.", b.URL(), h.Version, FormatVersion)
 	}
 	return h, nil
+}
+
+// mendActions say how a header comes back.
+var mendActions = []string{"Open the store with its recovery key or a passphrase, which mends the header: `diskvault store check URL --key-file FILE`."}
+
+// noHeader tells a place without a store from a store without its header: to
+// take the one for the other would make a new store over the keys of the old.
+func noHeader(ctx context.Context, b bucket.Bucket) error {
+	for _, prefix := range []string{dataPrefix, metadataPrefix, pointPrefix} {
+		for _, err := range b.List(ctx, prefix, "") {
+			if err != nil {
+				return err
+			}
+			return problem.New(problem.StoreDamaged, "The header of the store at %s is missing; its other objects are there.", b.URL()).Do(mendActions...)
+		}
+	}
+	return problem.New(problem.StoreNotFound, "There is no store at %s.", b.URL())
+}
+
+// MendHeader makes the header of a store anew, if it is missing or wrong, from
+// what a key of the store and the realm object tell; both are authenticated. It
+// tells whether it had to. Errors: those of Identify where the key opens
+// nothing, since the header is then all that is known to be wrong.
+func MendHeader(ctx context.Context, b bucket.Bucket, k Key) (mended bool, err error) {
+	old, damage := Identify(ctx, b)
+	if damage != nil && !problem.Is(damage, problem.StoreDamaged) {
+		return false, damage
+	}
+	w, err := unwrapAny(ctx, b, k)
+	if err != nil {
+		return false, errors.Join(damage, err)
+	}
+	object, err := bucket.ReadAll(ctx, b, realmKey, maxControlSize)
+	if err != nil {
+		return false, errors.Join(damage, err)
+	}
+	sealed, err := seal.HeaderOf(object)
+	if err != nil {
+		return false, errors.Join(damage, err)
+	}
+	var realm realmDocument
+	secret := func(uint32) ([32]byte, error) { return [32]byte(w.RootSecret), nil }
+	if err := seal.OpenDocument(object, seal.Realm, sealed.ID, w.StoreID, secret, &realm); err != nil {
+		return false, errors.Join(damage, err)
+	}
+	now := Header{Format: formatName, Version: FormatVersion, StoreID: w.StoreID, RealmID: realm.RealmID, Created: w.Created}
+	if damage == nil && old.StoreID == now.StoreID && old.RealmID == now.RealmID {
+		return false, nil
+	}
+	if err := b.Delete(ctx, headerKey); err != nil {
+		return false, err
+	}
+	return true, putHeader(ctx, b, now)
+}
+
+func putHeader(ctx context.Context, b bucket.Bucket, h Header) error {
+	text, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	return b.Put(ctx, headerKey, [][]byte{append(text, '\n')})
 }

@@ -187,9 +187,28 @@ func keySlots(ctx context.Context, b bucket.Bucket) ([]KeySlot, error) {
 
 // unlock finds the root secret of the store with the key.
 func unlock(ctx context.Context, b bucket.Bucket, h Header, k Key) (root [32]byte, err error) {
+	w, err := unwrapFor(ctx, b, k, func(w wrapped) error {
+		if w.StoreID != h.StoreID {
+			return fmt.Errorf("it is a key of the store %s, and the header names %s", w.StoreID, h.StoreID)
+		}
+		return nil
+	})
+	if err == nil {
+		copy(root[:], w.RootSecret)
+	}
+	return root, err
+}
+
+// unwrapAny opens what the key protects, of whatever store it is.
+func unwrapAny(ctx context.Context, b bucket.Bucket, k Key) (wrapped, error) {
+	return unwrapFor(ctx, b, k, func(wrapped) error { return nil })
+}
+
+// unwrapFor opens the first key object that the key opens and that suits.
+func unwrapFor(ctx context.Context, b bucket.Bucket, k Key, suits func(wrapped) error) (w wrapped, err error) {
 	slots, err := keySlots(ctx, b)
 	if err != nil {
-		return root, err
+		return w, err
 	}
 	var damaged error
 	for _, slot := range slots {
@@ -198,27 +217,26 @@ func unlock(ctx context.Context, b bucket.Bucket, h Header, k Key) (root [32]byt
 		}
 		object, err := bucket.ReadAll(ctx, b, keyPrefix+slot.ID, maxKeySize)
 		if err != nil {
-			return root, err
+			return w, err
 		}
 		w, err := k.unwrap(object)
 		if errors.Is(err, errOtherKey) {
 			continue
 		}
-		if err == nil && w.StoreID != h.StoreID {
-			err = fmt.Errorf("it is a key of the store %s, and the header names %s", w.StoreID, h.StoreID)
+		if err == nil {
+			err = suits(w)
 		}
 		if err != nil {
 			damaged = errors.Join(damaged, fmt.Errorf("%s%s: %w", keyPrefix, slot.ID, err))
 			continue
 		}
-		copy(root[:], w.RootSecret)
-		return root, nil
+		return w, nil
 	}
 	if damaged != nil {
-		return root, problem.Wrap(damaged, problem.StoreDamaged, "A key object of the store at %s does not hold what was written to it, and no other opens with this key.", b.URL()).
+		return w, problem.Wrap(damaged, problem.StoreDamaged, "A key object of the store at %s does not hold what was written to it, and no other opens with this key.", b.URL()).
 			Do("Open the store with another of its keys: the recovery key or a passphrase, with --key-file.")
 	}
-	return root, problem.New(problem.KeyWrong, "This key does not open the store at %s.", b.URL())
+	return w, problem.New(problem.KeyWrong, "This key does not open the store at %s.", b.URL())
 }
 
 // Keys lists the keys of the store.

@@ -12,7 +12,6 @@ package store
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -132,11 +131,7 @@ func Create(ctx context.Context, b bucket.Bucket, o CreateOptions) (Created, err
 		return c, err
 	}
 	// The header comes last: it is what makes the store exist.
-	text, err := json.Marshal(c.Header)
-	if err != nil {
-		return c, err
-	}
-	err = b.Put(ctx, headerKey, [][]byte{append(text, '\n')})
+	err = putHeader(ctx, b, c.Header)
 	if errors.Is(err, bucket.ErrExists) {
 		return c, problem.New(problem.StoreExists, "Another process made a store at %s at the same moment.", b.URL())
 	}
@@ -169,7 +164,7 @@ func putFirstKeys(ctx context.Context, b bucket.Bucket, passphrase string, w wra
 }
 
 // clearUnfinished removes what a creation left that ended before its header
-// was put: nobody has keys for it.
+// was put: nobody has keys for it, and Identify has seen that it holds nothing.
 func clearUnfinished(ctx context.Context, b bucket.Bucket) error {
 	for _, prefix := range []string{keyPrefix, epochPrefix, realmKey} {
 		for o, err := range b.List(ctx, prefix, "") {
@@ -192,6 +187,7 @@ type OpenOptions struct {
 	// may use. Empty: the store is opened for reading only.
 	CacheDir string
 	Retry    bucket.RetryOptions // of calls of the bucket that failed
+	Notices  []string            // what had to be mended before; Notices gives them too
 }
 
 // Open opens the store in the bucket with a key; its cost does not depend on
@@ -207,7 +203,7 @@ func Open(ctx context.Context, b bucket.Bucket, k Key, o OpenOptions) (*Store, e
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{bucket: b, header: h, root: root, epochs: map[uint32][32]byte{}, keys: newPackKeys(), frames: newFrameCache()}
+	s := &Store{bucket: b, header: h, root: root, epochs: map[uint32][32]byte{}, keys: newPackKeys(), frames: newFrameCache(), notices: o.Notices}
 	if err := s.readRealm(ctx); err != nil {
 		return nil, err
 	}
@@ -225,7 +221,7 @@ func Open(ctx context.Context, b bucket.Bucket, k Key, o OpenOptions) (*Store, e
 func (s *Store) readRealm(ctx context.Context) error {
 	var realm realmDocument
 	if err := s.readDocument(ctx, realmKey, seal.Realm, s.header.RealmID, maxControlSize, &realm); err != nil {
-		return err
+		return irreplaceable(realmKey, err)
 	}
 	if len(realm.IdentityKey) != 32 || !block.ValidSize(realm.BlockSize) || realm.RealmID != s.header.RealmID {
 		return s.damaged(realmKey, errors.New("its fields cannot be right"))
@@ -242,7 +238,7 @@ func (s *Store) readEpochs(ctx context.Context) error {
 		}
 		var e epochDocument
 		if err := s.readDocument(ctx, o.Key, seal.Epoch, ID{}, maxControlSize, &e); err != nil {
-			return err
+			return irreplaceable(o.Key, err)
 		}
 		if len(e.Key) != 32 || epochKey(e.Epoch) != o.Key {
 			return s.damaged(o.Key, errors.New("its fields cannot be right"))
@@ -251,9 +247,19 @@ func (s *Store) readEpochs(ctx context.Context) error {
 		s.epoch = max(s.epoch, e.Epoch)
 	}
 	if s.epoch == 0 {
-		return problem.New(problem.StoreObjectMissing, "The store at %s has no data key: its objects under %s are missing.", s.URL(), epochPrefix)
+		return irreplaceable(epochKey(1), problem.New(problem.StoreObjectMissing, "The store at %s has no data key: its objects under %s are missing.", s.URL(), epochPrefix))
 	}
 	return nil
+}
+
+// irreplaceable gives damage of an object that all others need the next step
+// that helps: no check and no backup can make it anew.
+func irreplaceable(key string, err error) error {
+	var p *problem.Error
+	if isDamage(err) && errors.As(err, &p) {
+		return p.Do(fmt.Sprintf("Put the object %s back from a copy of the store, or of its storage: nothing else in the store can be read without it, and nothing else has to be replaced.", key))
+	}
+	return err
 }
 
 // openIndex opens the local index. A damaged one is begun anew: it holds
@@ -271,8 +277,9 @@ func (s *Store) openIndex(dir string) error {
 	return err
 }
 
-// indexMemory bounds the memory of the index, in bytes.
-const indexMemory = 24 << 20
+// indexMemory bounds the memory of the index, in bytes; a small one takes
+// less. It leaves room under 256 MiB for the buffers of a run.
+const indexMemory = 48 << 20
 
 // secret gives the key of an epoch; epoch 0 is the root secret.
 func (s *Store) secret(epoch uint32) ([32]byte, error) {

@@ -72,6 +72,17 @@ func (f Folder) Key(storeID string) (text string, found bool, err error) {
 	return string(data), true, nil
 }
 
+// Keys gives the local keys of all stores, as far as they can be read.
+func (f Folder) Keys() (texts []string) {
+	names, _ := filepath.Glob(f.keyFile("*"))
+	for _, name := range names {
+		if data, err := os.ReadFile(name); err == nil {
+			texts = append(texts, string(data))
+		}
+	}
+	return texts
+}
+
 // SaveKey keeps the local key of a store, on stable storage when it returns.
 func (f Folder) SaveKey(storeID, url, key string) error {
 	path := f.keyFile(storeID)

@@ -298,8 +298,18 @@ func (s *Service) pointsOf(ctx context.Context, row resource.Store) ([]store.Poi
 	if err != nil {
 		return nil, err
 	}
+	listed, err := s.listed(ctx, row.ID)
+	if err != nil {
+		return nil, err
+	}
 	var points []store.Point
 	for p, err := range st.Points(ctx) {
+		if old, ok := listed[p.ID]; ok && problem.Is(err, problem.StoreDamaged) {
+			p, err = old, nil // it stays listed, for a check to say what became of it
+		}
+		if problem.Is(err, problem.StoreDamaged) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

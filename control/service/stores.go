@@ -28,8 +28,43 @@ func newStores(f home.Folder) *stores {
 }
 
 // open opens the store at a URL with the key given, or else with the local
-// key. It stays open until the service closes.
+// key. It stays open until the service closes. A header that is missing or
+// damaged is mended where a key tells what it was.
 func (p *stores) open(ctx context.Context, url, key string) (*store.Store, error) {
+	s, err := p.openAsItIs(ctx, url, key)
+	if problem.Is(err, problem.StoreDamaged) || problem.Is(err, problem.KeyMissing) {
+		if p.mendHeader(ctx, url, key) {
+			return p.openAsItIs(ctx, url, key, "The header of the store "+url+" was missing or damaged and has been made anew.")
+		}
+	}
+	return s, err
+}
+
+// mendHeader tries to make the header of a store anew, with the key given or
+// with all of this machine, and tells whether it did.
+func (p *stores) mendHeader(ctx context.Context, url, given string) bool {
+	texts := []string{given}
+	if given == "" {
+		texts = p.folder.Keys()
+	}
+	b, err := openBucket(ctx, url)
+	if err != nil {
+		return false
+	}
+	defer b.Close()
+	for _, text := range texts {
+		k, err := store.ParseKey(text)
+		if err != nil {
+			continue
+		}
+		if mended, err := store.MendHeader(ctx, b, k); err == nil && mended {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *stores) openAsItIs(ctx context.Context, url, key string, notices ...string) (*store.Store, error) {
 	b, err := openBucket(ctx, url)
 	if err != nil {
 		return nil, err
@@ -55,7 +90,7 @@ func (p *stores) open(ctx context.Context, url, key string) (*store.Store, error
 		}
 		return s, again.Close()
 	}
-	s, err := store.Open(ctx, b, k, store.OpenOptions{CacheDir: p.folder.Cache()})
+	s, err := store.Open(ctx, b, k, store.OpenOptions{CacheDir: p.folder.Cache(), Notices: notices})
 	if err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
@@ -206,7 +241,7 @@ func (s *Service) noticeLostCatalog(ctx context.Context) error {
 		return nil // no store there; the first backup says what is wrong with the place
 	}
 	defer b.Close()
-	if _, err := store.Identify(ctx, b); err != nil {
+	if _, err := store.Identify(ctx, b); err != nil && !problem.Is(err, problem.StoreDamaged) {
 		return nil
 	}
 	return problem.New(problem.CatalogDamaged, "The catalog %s is empty, but there is a store at %s.", s.folder.Catalog(), s.folder.Store())

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -96,7 +97,11 @@ func (s *Service) check(ctx context.Context, spec job.Spec, all []*store.Store, 
 		run.Meter.Phase("verify")
 		var damage []store.Damage
 		for _, st := range all {
-			report, err := st.Check(ctx, store.CheckOptions{Points: ids, ReadData: readData, Sample: sample, Meter: run.Meter, Progress: live.set})
+			expect, err := s.expected(ctx, st, ids)
+			if err != nil {
+				return job.Outcome{}, err
+			}
+			report, err := st.Check(ctx, store.CheckOptions{Points: ids, Expect: expect, ReadData: readData, Sample: sample, Meter: run.Meter, Progress: live.set})
 			if err != nil {
 				return job.Outcome{}, err
 			}
@@ -122,6 +127,44 @@ func (s *Service) check(ctx context.Context, spec job.Spec, all []*store.Store, 
 	return result, err
 }
 
+// expected are the points that the catalog lists of a store, all of which must
+// be there; none if only some are checked.
+func (s *Service) expected(ctx context.Context, st *store.Store, ids []string) (all []string, err error) {
+	if len(ids) > 0 {
+		return nil, nil
+	}
+	if err := s.syncPoints(ctx); err != nil {
+		return nil, err
+	}
+	listed, err := s.listed(ctx, st.Header().StoreID.String())
+	for id := range listed {
+		all = append(all, id)
+	}
+	return all, err
+}
+
+// listed are the points of a store, by ID, that the catalog knows.
+func (s *Service) listed(ctx context.Context, storeID string) (map[string]store.Point, error) {
+	instances, err := s.catalog.Instances(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]store.Point{}
+	for _, i := range instances {
+		if i.Store != storeID {
+			continue
+		}
+		points, err := s.catalog.Points(ctx, i.ID)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range points {
+			all[p.ID] = p.Point
+		}
+	}
+	return all, nil
+}
+
 // noteVerified marks points whose data were all read back. What was made
 // after the check began was not part of it.
 func (s *Service) noteVerified(ctx context.Context, st *store.Store, ids []string, at time.Time) error {
@@ -138,27 +181,46 @@ func (s *Service) noteVerified(ctx context.Context, st *store.Store, ids []strin
 
 // damageProblem says what is lost, and where, in one sentence.
 func damageProblem(damage []store.Damage, r VerifyResult) error {
-	lost := map[string]bool{}
-	var names []string
-	seen := map[string]bool{}
+	points, names := map[string]bool{}, map[string]bool{}
+	var disks []string
 	var bytes int64
+	whole := 0 // points that are lost altogether
 	for _, d := range damage {
 		for _, l := range d.Losses {
-			lost[l.Point] = true
-			if !seen[l.Name] {
-				seen[l.Name] = true
-				names = append(names, l.Name)
+			points[l.Point] = true
+			if l.Name != "" && !names[l.Name] {
+				names[l.Name] = true
+				disks = append(disks, l.Name)
+			}
+			if len(l.Ranges) == 0 {
+				whole++
 			}
 			for _, g := range l.Ranges {
 				bytes += g.Length
 			}
 		}
 	}
-	if len(lost) == 0 {
-		return problem.New(problem.DataNotVerified, "%d objects of the store are damaged, the first is %s (%s); no recovery point depends on them.", len(damage), damage[0].Object, damage[0].What).
-			With("damage", damage).With("jobId", r.JobID)
+	found := fmt.Sprintf("%s of the store, the first is %s (%s)", damagedText(len(damage)), damage[0].Object, damage[0].What)
+	of := ""
+	if len(disks) > 0 {
+		of = " (of " + strings.Join(disks, ", ") + ")"
 	}
-	return problem.New(problem.DataNotVerified, "%d objects of the store are damaged, the first is %s (%s). Because of it %d of %d recovery points (of %s) miss %s in total.",
-		len(damage), damage[0].Object, damage[0].What, len(lost), r.Points, strings.Join(names, ", "), byteText(bytes)).
-		With("damage", damage).With("jobId", r.JobID)
+	var p *problem.Error
+	switch {
+	case len(points) == 0:
+		p = problem.New(problem.DataNotVerified, "There is damage in %s; no recovery point depends on that.", found)
+	case whole == len(points):
+		p = problem.New(problem.DataNotVerified, "There is damage in %s: %d of %d recovery points%s cannot be read.", found, whole, r.Points, of).
+			Do("Run the backup again: the new point is whole.", "Restore other points as usual; they are not affected.", "What was deleted on purpose is forgotten by `diskvault store rebuild-catalog`.")
+	default:
+		p = problem.New(problem.DataNotVerified, "There is damage in %s; because of it %d of %d recovery points%s miss %s in total.", found, len(points), r.Points, of, byteText(bytes))
+	}
+	return p.With("damage", damage).With("jobId", r.JobID)
+}
+
+func damagedText(n int) string {
+	if n == 1 {
+		return "1 object"
+	}
+	return fmt.Sprintf("%d objects", n)
 }

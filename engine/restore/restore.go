@@ -132,8 +132,8 @@ func (r *Run) Do(ctx context.Context) (Result, error) {
 		result.Lost = append(result.Lost, store.Range{Offset: lost.Off, Length: lost.Len})
 	}
 	if len(r.lost) > 0 {
-		p := problem.Wrap(r.why, problem.StoreDamaged, "%d bytes of the disk in %d ranges cannot be restored, the first at byte %d; all else was.",
-			r.lost.Total(), len(r.lost), r.lost[0].Off).With("lost", result.Lost)
+		p := problem.Wrap(r.why, problem.StoreDamaged, "Of the disk %d bytes in %s cannot be restored since the store is damaged, the first at byte %d; the rest can.",
+			r.lost.Total(), ranges(len(r.lost)), r.lost[0].Off).With("lost", result.Lost)
 		if !o.AllowDamaged {
 			return result, p.Do("Restore another recovery point.", "Or restore what can be: add --allow-damaged; the ranges that are lost stay zeros.")
 		}
@@ -145,6 +145,13 @@ func (r *Run) Do(ctx context.Context) (Result, error) {
 	}
 	result.Verified = len(r.lost) == 0
 	return result, nil
+}
+
+func ranges(n int) string {
+	if n == 1 {
+		return "1 range"
+	}
+	return fmt.Sprintf("%d ranges", n)
 }
 
 // window is what a worker restores in one go: a segment, so that no frame is

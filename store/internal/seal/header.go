@@ -82,6 +82,10 @@ func ParseHeader(b []byte, kind Kind, id [16]byte) (Header, error) {
 	return h, nil
 }
 
+// HeaderOf reads a header whatever it is of. Only what OpenDocument finds
+// sealed with it makes it true.
+func HeaderOf(b []byte) (Header, error) { return parseHeader(b) }
+
 func parseHeader(b []byte) (Header, error) {
 	var h Header
 	if len(b) < HeaderSize || string(b[:4]) != magic {
