@@ -240,7 +240,7 @@ func TestDamageIsFoundAndNamed(t *testing.T) {
 	for _, key := range keysOf(t, c.bucket, "packs/") {
 		used[key] = c.inUse(t, key)
 	}
-	for seed := range seeds(t, 250) {
+	for seed := range seeds(t, 200) {
 		random := rand.New(rand.NewPCG(seed, 6))
 		b := c.bucket.Clone()
 		key, how := hurt(t, b, random, everyKind)
@@ -301,7 +301,7 @@ func (c *collection) examine(t *testing.T, b *membucket.Bucket, key, how string,
 // its point needs no local index to be read.
 func TestTheNextBackupHealsWhatIsStillOnTheDisk(t *testing.T) {
 	c := newCollection(t)
-	for seed := range seeds(t, 30) {
+	for seed := range seeds(t, 24) {
 		random := rand.New(rand.NewPCG(seed, 7))
 		l := &lab{t: t, bucket: c.bucket.Clone(), created: c.created, cache: memoryDir(t)}
 		l.open(c.created.LocalKey)

@@ -232,7 +232,7 @@ func TestPowerLossLeavesAllCommittedPointsWhole(t *testing.T) {
 	if err := errors.Join(steps.create(), steps.work()); err != nil {
 		t.Fatal(err)
 	}
-	for seed := range seeds(t, 120) {
+	for seed := range seeds(t, 80) {
 		o := newOutage(t, seed)
 		o.cache = memoryDir(t)
 		if err := o.lose(steps.disk.Steps() * 5 / 4); err != nil {
