@@ -206,12 +206,16 @@ type Queue struct {
 }
 
 func (q *Queue) sample() {
-	n := q.occupancy()
-	quarter := 3
-	if q.capacity > 0 {
-		quarter = min(3, 4*n/(q.capacity+1))
+	q.quarters[quarter(q.occupancy(), q.capacity)].Add(1)
+}
+
+// quarter is 0 for an empty queue and one filled to a quarter at most, 3 for a
+// full one.
+func quarter(n, capacity int) int {
+	if capacity <= 0 {
+		return 0
 	}
-	q.quarters[quarter].Add(1)
+	return min(3, max(0, (4*n+capacity-1)/capacity-1))
 }
 
 // Seam is a latency histogram with buckets that double from 1 microsecond.

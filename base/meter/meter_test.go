@@ -196,3 +196,14 @@ func TestConcurrentUse(t *testing.T) {
 		t.Errorf("something was not counted: %d marks, %+v", marks, r.Stages[0])
 	}
 }
+
+func TestAFullQueueCountsAsFullWhateverItsCapacity(t *testing.T) {
+	for capacity := 1; capacity <= 16; capacity++ {
+		if quarter(0, capacity) != 0 || quarter(capacity, capacity) != 3 {
+			t.Errorf("capacity %d: empty %d, full %d", capacity, quarter(0, capacity), quarter(capacity, capacity))
+		}
+	}
+	if quarter(1, 2) != 1 || quarter(3, 4) != 2 || quarter(5, 4) != 3 {
+		t.Errorf("a half is %d, three quarters are %d", quarter(1, 2), quarter(3, 4))
+	}
+}
