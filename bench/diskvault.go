@@ -112,7 +112,7 @@ func (d *diskvault) restore(ctx context.Context, into string) (string, measureme
 	}
 	m.DurableSeconds = m.Seconds
 	for _, p := range result.Phases {
-		if p.Phase == "sync" {
+		if p.Phase == "commit" {
 			m.Seconds -= p.Seconds
 		}
 	}
