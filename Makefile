@@ -1,11 +1,13 @@
 # diskvault: the README's commands, and the developers'.
 GO ?= go
+# What is shipped is pure Go, so that is what is built and tested.
+export CGO_ENABLED = 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 .PHONY: build demo test lint fuzz bench bench-peers clean
 
 build: ## the binary, static, in ./bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-X github.com/diskvault/diskvault/cli.version=$(VERSION)" -o bin/diskvault ./cmd/diskvault
+	$(GO) build -trimpath -ldflags "-X github.com/diskvault/diskvault/cli.version=$(VERSION)" -o bin/diskvault ./cmd/diskvault
 
 demo: build ## the whole story on a disk made for it, in a temporary folder
 	./bin/diskvault demo

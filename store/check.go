@@ -479,7 +479,7 @@ func (s *Store) verifySum(ctx context.Context, name string, end int64, sum uint3
 	}
 	t, bad := pack.ParseTrailer(b[:], o.Size)
 	if bad == nil && t.Checksum != sum {
-		bad = fmt.Errorf("its checksum is not that of its bytes: %w", seal.Damaged)
+		bad = fmt.Errorf("its checksum is not that of its bytes: %w", seal.ErrDamaged)
 	}
 	return bad, nil
 }
@@ -490,7 +490,7 @@ func verifyNodes(hash *block.Hasher, decoded []byte, pieces int, f pack.Frame) e
 		return err
 	}
 	if len(stored) != len(f.Hashes) {
-		return fmt.Errorf("the frame at offset %d has %d nodes: %w", f.Offset, len(stored), seal.Damaged)
+		return fmt.Errorf("the frame at offset %d has %d nodes: %w", f.Offset, len(stored), seal.ErrDamaged)
 	}
 	for slot := range stored {
 		var n image.Node
@@ -498,7 +498,7 @@ func verifyNodes(hash *block.Hasher, decoded []byte, pieces int, f pack.Frame) e
 			return err
 		}
 		if n.Hash(hash) != f.Hashes[slot] {
-			return fmt.Errorf("the node in the frame at offset %d, slot %d has another hash: %w", f.Offset, slot, seal.Damaged)
+			return fmt.Errorf("the node in the frame at offset %d, slot %d has another hash: %w", f.Offset, slot, seal.ErrDamaged)
 		}
 	}
 	return nil
@@ -506,11 +506,11 @@ func verifyNodes(hash *block.Hasher, decoded []byte, pieces int, f pack.Frame) e
 
 func verifyFrame(hash *block.Hasher, decoded []byte, f pack.Frame, blockSize int) error {
 	if len(decoded) != len(f.Hashes)*blockSize {
-		return fmt.Errorf("the frame at offset %d decodes to %d bytes: %w", f.Offset, len(decoded), seal.Damaged)
+		return fmt.Errorf("the frame at offset %d decodes to %d bytes: %w", f.Offset, len(decoded), seal.ErrDamaged)
 	}
 	for slot, h := range f.Hashes {
 		if hash.Sum(decoded[slot*blockSize:(slot+1)*blockSize]) != h {
-			return fmt.Errorf("the block in the frame at offset %d, slot %d has another hash: %w", f.Offset, slot, seal.Damaged)
+			return fmt.Errorf("the block in the frame at offset %d, slot %d has another hash: %w", f.Offset, slot, seal.ErrDamaged)
 		}
 	}
 	return nil

@@ -19,7 +19,7 @@ func (s *Store) directory(ctx context.Context, kind seal.Kind, id pack.ID, size 
 		size = o.Size
 	}
 	if size < seal.HeaderSize+pack.TrailerSize || size > pack.MaxSize {
-		return nil, s.damaged(name, seal.Damaged)
+		return nil, s.damaged(name, seal.ErrDamaged)
 	}
 	key, err := s.packKey(ctx, kind, id)
 	if err != nil {

@@ -32,9 +32,9 @@ func (s *Store) explain(key string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, seal.Unsupported):
+	case errors.Is(err, seal.ErrUnsupported):
 		return problem.Wrap(err, problem.StoreVersionUnsupported, "The object %s of the store at %s was written by a newer diskvault.", key, s.URL())
-	case errors.Is(err, seal.Damaged):
+	case errors.Is(err, seal.ErrDamaged):
 		return s.damaged(key, err)
 	}
 	return err

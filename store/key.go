@@ -234,9 +234,19 @@ func unwrapFor(ctx context.Context, b bucket.Bucket, k Key, suits func(wrapped) 
 	}
 	if damaged != nil {
 		return w, problem.Wrap(damaged, problem.StoreDamaged, "A key object of the store at %s does not hold what was written to it, and no other opens with this key.", b.URL()).
-			Do("Open the store with another of its keys: the recovery key or a passphrase, with --key-file.")
+			Do("Open the store with another of its keys: the recovery key or a passphrase, with --key-file. This machine then gets a new key of its own.")
 	}
 	return w, problem.New(problem.KeyWrong, "This key does not open the store at %s.", b.URL())
+}
+
+// Opens tells whether a key opens the store. A key whose object is damaged does
+// not.
+func (s *Store) Opens(ctx context.Context, k Key) (bool, error) {
+	_, err := unlock(ctx, s.bucket, s.header, k)
+	if problem.Is(err, problem.KeyWrong) || problem.Is(err, problem.StoreDamaged) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // Keys lists the keys of the store.

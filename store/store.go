@@ -289,7 +289,7 @@ func (s *Store) secret(epoch uint32) ([32]byte, error) {
 	if k, ok := s.epochs[epoch]; ok {
 		return k, nil
 	}
-	return [32]byte{}, fmt.Errorf("the key of epoch %d is missing: %w", epoch, seal.Damaged)
+	return [32]byte{}, fmt.Errorf("the key of epoch %d is missing: %w", epoch, seal.ErrDamaged)
 }
 
 // Header gives what anybody can read of the store.

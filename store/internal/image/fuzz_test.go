@@ -46,7 +46,7 @@ func FuzzParseNode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var n Node
 		if err := ParseNode(b, &n); err != nil {
-			if !errors.Is(err, seal.Damaged) && !errors.Is(err, seal.Unsupported) {
+			if !errors.Is(err, seal.ErrDamaged) && !errors.Is(err, seal.ErrUnsupported) {
 				t.Fatalf("an error of no class: %v", err)
 			}
 			return
@@ -86,7 +86,7 @@ func FuzzSplitNodes(f *testing.F) {
 		pieces &= 255 // a byte in the format
 		nodes, err := SplitNodes(payload, pieces)
 		if err != nil {
-			if !errors.Is(err, seal.Damaged) {
+			if !errors.Is(err, seal.ErrDamaged) {
 				t.Fatalf("an error of no class: %v", err)
 			}
 			return

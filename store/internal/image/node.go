@@ -120,10 +120,10 @@ func lastIndex[T comparable](s []T, v T) int {
 func ParseNode(b []byte, n *Node) error {
 	*n = Node{}
 	if len(b) < 2+Fanout/8 {
-		return fmt.Errorf("node of %d bytes: %w", len(b), seal.Damaged)
+		return fmt.Errorf("node of %d bytes: %w", len(b), seal.ErrDamaged)
 	}
 	if b[1] != 0 {
-		return fmt.Errorf("node encoding %d: %w", b[1], seal.Unsupported)
+		return fmt.Errorf("node encoding %d: %w", b[1], seal.ErrUnsupported)
 	}
 	n.Level = int(b[0])
 	bitmap := b[2 : 2+Fanout/8]
@@ -136,7 +136,7 @@ func ParseNode(b []byte, n *Node) error {
 	packs, b, ok := takeTable(b, 16, ok)
 	rows, b, ok := takeTable(b, 9, ok)
 	if !ok || len(b) != 2*count {
-		return fmt.Errorf("node ends too early or too late: %w", seal.Damaged)
+		return fmt.Errorf("node ends too early or too late: %w", seal.ErrDamaged)
 	}
 	k := 0
 	for i := range n.Children {
@@ -146,7 +146,7 @@ func ParseNode(b []byte, n *Node) error {
 		c := &n.Children[i]
 		copy(c.Hash[:], hashes[k*32:])
 		if c.Hash.IsZero() {
-			return fmt.Errorf("node holds a hash of zero: %w", seal.Damaged)
+			return fmt.Errorf("node holds a hash of zero: %w", seal.ErrDamaged)
 		}
 		r, slot := int(b[2*k]), b[2*k+1]
 		k++
@@ -154,7 +154,7 @@ func ParseNode(b []byte, n *Node) error {
 			continue
 		}
 		if r*9 >= len(rows) || int(rows[r*9])*16 >= len(packs) {
-			return fmt.Errorf("node names a place that is not in its table: %w", seal.Damaged)
+			return fmt.Errorf("node names a place that is not in its table: %w", seal.ErrDamaged)
 		}
 		c.Place.Offset = binary.LittleEndian.Uint32(rows[r*9+1:])
 		c.Place.Length = binary.LittleEndian.Uint32(rows[r*9+5:])
@@ -184,17 +184,17 @@ func SplitNodes(payload []byte, pieces int) ([][]byte, error) {
 	nodes := make([][]byte, 0, pieces)
 	for range pieces {
 		if len(payload) < 4 {
-			return nil, fmt.Errorf("node frame ends too early: %w", seal.Damaged)
+			return nil, fmt.Errorf("node frame ends too early: %w", seal.ErrDamaged)
 		}
 		n := int(binary.LittleEndian.Uint32(payload))
 		if n < 0 || n > len(payload)-4 {
-			return nil, fmt.Errorf("node of %d bytes in %d: %w", n, len(payload), seal.Damaged)
+			return nil, fmt.Errorf("node of %d bytes in %d: %w", n, len(payload), seal.ErrDamaged)
 		}
 		nodes = append(nodes, payload[4:4+n])
 		payload = payload[4+n:]
 	}
 	if len(payload) != 0 {
-		return nil, fmt.Errorf("%d bytes behind the last node: %w", len(payload), seal.Damaged)
+		return nil, fmt.Errorf("%d bytes behind the last node: %w", len(payload), seal.ErrDamaged)
 	}
 	return nodes, nil
 }

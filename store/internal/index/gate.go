@@ -43,7 +43,8 @@ func (g *gate) pass(write func() error) error {
 // shut waits for writes that are under way when the engine has failed.
 func (g *gate) shut() {
 	g.writing.Lock()
-	g.writing.Unlock() //nolint:staticcheck // to wait is all
+	//lint:ignore SA2001 to wait is all
+	g.writing.Unlock()
 }
 
 func (g *gate) file(open func() (vfs.File, error)) (f vfs.File, err error) {

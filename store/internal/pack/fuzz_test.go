@@ -44,7 +44,7 @@ func FuzzParseTrailer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, size int64) {
 		end, err := ParseTrailer(b, size)
 		if err != nil {
-			if !errors.Is(err, seal.Damaged) {
+			if !errors.Is(err, seal.ErrDamaged) {
 				t.Fatalf("an error of no class: %v", err)
 			}
 			return
@@ -68,7 +68,7 @@ func FuzzParseDirectory(f *testing.F) {
 	f.Fuzz(func(t *testing.T, plain []byte, end int64) {
 		frames, err := ParseDirectory(plain, end)
 		if err != nil {
-			if !errors.Is(err, seal.Damaged) {
+			if !errors.Is(err, seal.ErrDamaged) {
 				t.Fatalf("an error of no class: %v", err)
 			}
 			return

@@ -47,7 +47,7 @@ func OpenDocument(object []byte, kind Kind, id [16]byte, storeID [16]byte, secre
 		return err
 	}
 	if err := json.Unmarshal(body, v); err != nil {
-		return fmt.Errorf("document: %v: %w", err, Damaged)
+		return fmt.Errorf("document: %v: %w", err, ErrDamaged)
 	}
 	return nil
 }

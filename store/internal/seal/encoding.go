@@ -142,7 +142,7 @@ var errTooLarge = errors.New("decodes to more than a frame may hold")
 // the largest frame behind it, and tells how many pieces it holds.
 func (d *Decoder) Decode(dst, plain []byte) (payload []byte, pieces int, err error) {
 	if len(plain) < PrefixSize {
-		return nil, 0, fmt.Errorf("frame of %d bytes: %w", len(plain), Damaged)
+		return nil, 0, fmt.Errorf("frame of %d bytes: %w", len(plain), ErrDamaged)
 	}
 	room := cap(dst) - len(dst)
 	body := plain[PrefixSize:]
@@ -168,10 +168,10 @@ func (d *Decoder) Decode(dst, plain []byte) (payload []byte, pieces int, err err
 			payload = dst[: len(dst)+len(payload) : cap(dst)]
 		}
 	default:
-		return nil, 0, fmt.Errorf("encoding %d: %w", plain[0], Unsupported)
+		return nil, 0, fmt.Errorf("encoding %d: %w", plain[0], ErrUnsupported)
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("payload: %v: %w", err, Damaged)
+		return nil, 0, fmt.Errorf("payload: %v: %w", err, ErrDamaged)
 	}
 	return payload, int(plain[1]), nil
 }

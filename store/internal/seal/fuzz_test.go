@@ -12,7 +12,7 @@ import (
 
 // classified tells whether an error says what is wrong with the bytes, so that
 // callers can tell damage from everything else.
-func classified(err error) bool { return errors.Is(err, Damaged) || errors.Is(err, Unsupported) }
+func classified(err error) bool { return errors.Is(err, ErrDamaged) || errors.Is(err, ErrUnsupported) }
 
 // allocated counts the bytes that a call takes from the heap.
 func allocated(call func()) uint64 {
@@ -40,11 +40,11 @@ func FuzzParseHeader(f *testing.F) {
 		if _, err := ParseHeader(b, h.Kind, h.ID); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ParseHeader(b, h.Kind+1, h.ID); !errors.Is(err, Damaged) {
+		if _, err := ParseHeader(b, h.Kind+1, h.ID); !errors.Is(err, ErrDamaged) {
 			t.Fatalf("taken for another kind: %v", err)
 		}
 		h.ID[3]++
-		if _, err := ParseHeader(b, h.Kind, h.ID); !errors.Is(err, Damaged) {
+		if _, err := ParseHeader(b, h.Kind, h.ID); !errors.Is(err, ErrDamaged) {
 			t.Fatalf("taken for another object: %v", err)
 		}
 	})
@@ -151,7 +151,7 @@ func TestABombOfADocumentIsRefusedWithinItsMemory(t *testing.T) {
 	d := NewDecoder(maxDocument)
 	defer d.Close()
 	took := allocated(func() { _, err = decodeDocument(d, plain) })
-	if !errors.Is(err, Damaged) {
+	if !errors.Is(err, ErrDamaged) {
 		t.Errorf("%d bytes that decode to more than %d give %v", len(plain), maxDocument, err)
 	}
 	if took > 3*maxDocument {

@@ -60,11 +60,11 @@ func (h Header) AppendTo(dst []byte) []byte {
 	return append(dst, h.Salt[:]...)
 }
 
-// Damaged is an object or a frame that is not what was written.
-var Damaged = errors.New("does not hold what was written to it")
+// ErrDamaged is an object or a frame that is not what was written.
+var ErrDamaged = errors.New("does not hold what was written to it")
 
-// Unsupported is an object of a version that this code does not know.
-var Unsupported = errors.New("was written in a format that this version cannot read")
+// ErrUnsupported is an object of a version that this code does not know.
+var ErrUnsupported = errors.New("was written in a format that this version cannot read")
 
 // ParseHeader reads a header and checks that it is of the kind and ID that
 // the object's name promises.
@@ -74,10 +74,10 @@ func ParseHeader(b []byte, kind Kind, id [16]byte) (Header, error) {
 		return h, err
 	}
 	if h.Kind != kind {
-		return h, fmt.Errorf("it is an object of kind %d where kind %d should be: %w", h.Kind, kind, Damaged)
+		return h, fmt.Errorf("it is an object of kind %d where kind %d should be: %w", h.Kind, kind, ErrDamaged)
 	}
 	if h.ID != id {
-		return h, fmt.Errorf("it is the object %x under the name of %x: %w", h.ID, id, Damaged)
+		return h, fmt.Errorf("it is the object %x under the name of %x: %w", h.ID, id, ErrDamaged)
 	}
 	return h, nil
 }
@@ -89,13 +89,13 @@ func HeaderOf(b []byte) (Header, error) { return parseHeader(b) }
 func parseHeader(b []byte) (Header, error) {
 	var h Header
 	if len(b) < HeaderSize || string(b[:4]) != magic {
-		return h, fmt.Errorf("no header: %w", Damaged)
+		return h, fmt.Errorf("no header: %w", ErrDamaged)
 	}
 	if b[5] != Version {
-		return h, fmt.Errorf("version %d: %w", b[5], Unsupported)
+		return h, fmt.Errorf("version %d: %w", b[5], ErrUnsupported)
 	}
 	if b[6]|b[7]|b[28]|b[29]|b[30]|b[31] != 0 {
-		return h, fmt.Errorf("reserved bytes are set: %w", Damaged)
+		return h, fmt.Errorf("reserved bytes are set: %w", ErrDamaged)
 	}
 	h.Kind, h.Version = Kind(b[4]), b[5]
 	h.Epoch = binary.LittleEndian.Uint32(b[8:])

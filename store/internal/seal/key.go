@@ -46,11 +46,11 @@ func (k *Key) Seal(dst, plain []byte, offset int64) []byte {
 }
 
 // Open appends the plain form of the sealed frame at the offset to dst, or
-// returns Damaged.
+// returns ErrDamaged.
 func (k *Key) Open(dst, sealed []byte, offset int64) ([]byte, error) {
 	plain, err := k.aead.Open(dst, nonce(offset), sealed, k.extra)
 	if err != nil {
-		return nil, fmt.Errorf("frame at offset %d: %w", offset, Damaged)
+		return nil, fmt.Errorf("frame at offset %d: %w", offset, ErrDamaged)
 	}
 	return plain, nil
 }

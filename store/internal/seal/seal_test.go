@@ -70,11 +70,11 @@ func TestADocumentOpensOnlyUnderItsOwnName(t *testing.T) {
 		"another epoch": OpenDocument(change(8, 3), Point, [16]byte{5}, [16]byte{1}, secret, &got),
 		"another salt":  OpenDocument(change(40, object[40]+1), Point, [16]byte{5}, [16]byte{1}, secret, &got),
 	} {
-		if !errors.Is(err, Damaged) {
+		if !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if err := OpenDocument(change(5, 2), Point, [16]byte{5}, [16]byte{1}, secret, &got); !errors.Is(err, Unsupported) {
+	if err := OpenDocument(change(5, 2), Point, [16]byte{5}, [16]byte{1}, secret, &got); !errors.Is(err, ErrUnsupported) {
 		t.Errorf("a later version: %v", err)
 	}
 }
@@ -98,7 +98,7 @@ func TestAFrameOpensOnlyAtItsOffset(t *testing.T) {
 		if _, err := key.Open(nil, sealed, offset); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := key.Open(nil, sealed, offset+1); !errors.Is(err, Damaged) {
+		if _, err := key.Open(nil, sealed, offset+1); !errors.Is(err, ErrDamaged) {
 			t.Errorf("opens at offset %d: %v", offset+1, err)
 		}
 	}
