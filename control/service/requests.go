@@ -103,6 +103,8 @@ type RestoreResult struct {
 	Lost            []store.Range `json:"lost,omitempty"` // zeros where the store is damaged
 	Warnings        []string      `json:"warnings,omitempty"`
 	DurationSeconds float64       `json:"durationSeconds"`
+
+	Phases []meter.PhaseRecord `json:"phases"`
 }
 
 // RestoreBytes counts by class of work.

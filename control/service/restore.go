@@ -42,6 +42,7 @@ func (s *Service) restore(ctx context.Context, c call, r RestoreRequest) (Restor
 			JobID: run.ID, Instance: sel.instance, Point: point.ID, PointTime: point.Time, Target: done.Target,
 			Bytes:    RestoreBytes{Written: done.Written, Zero: done.Zero, Skipped: done.Skipped},
 			Verified: done.Verified, Resumed: done.Resumed, Lost: done.Lost, Warnings: done.Warnings, DurationSeconds: time.Since(started).Seconds(),
+			Phases: run.Meter.Record().Phases,
 		}
 		return job.Outcome{Result: result, Warnings: len(done.Warnings) > 0 || len(done.Lost) > 0}, nil
 	}))
