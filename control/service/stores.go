@@ -94,6 +94,11 @@ func (p *stores) openAsItIs(ctx context.Context, url, key string, notices ...str
 	if err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
+	if local && key != "" {
+		if local, err = p.localKeyOpens(ctx, s); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
 	if !local {
 		if err := p.makeLocalKey(ctx, s, url); err != nil {
 			return nil, errors.Join(err, s.Close())
@@ -117,6 +122,20 @@ func (p *stores) key(h store.Header, url, given string) (k store.Key, local bool
 	}
 	k, err = store.ParseKey(text)
 	return k, local, err
+}
+
+// localKeyOpens tells whether the key that this machine has still opens the
+// store: a person who gave another one may have had to.
+func (p *stores) localKeyOpens(ctx context.Context, s *store.Store) (bool, error) {
+	text, _, err := p.folder.Key(s.Header().StoreID.String())
+	if err != nil {
+		return false, err
+	}
+	k, err := store.ParseKey(text)
+	if err != nil {
+		return false, nil
+	}
+	return s.Opens(ctx, k)
 }
 
 // makeLocalKey gives this machine a key of its own to a store that a person

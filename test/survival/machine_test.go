@@ -152,7 +152,7 @@ func (m *machine) refuses(status int, code problem.Code, args ...string) *resour
 	if f.Code != code {
 		m.t.Fatalf("the code is not %s but %s: %v", code, f.Code, o)
 	}
-	clear(m.t, f)
+	plain(m.t, f)
 	return f
 }
 
@@ -170,8 +170,8 @@ func (o outcome) failure(t testing.TB) *resource.Failure {
 // internals are words of the inside, which must not reach a person.
 var internals = regexp.MustCompile(`goroutine|panic|nil pointer|context canceled|0x[0-9a-f]{6}|%!|unexpected EOF|errno|<nil>|json:|pebble|sqlite`)
 
-// clear checks the text of a failure; nobody wants to read a dump at night.
-func clear(t testing.TB, f *resource.Failure) {
+// plain checks the text of a failure; nobody wants to read a dump at night.
+func plain(t testing.TB, f *resource.Failure) {
 	t.Helper()
 	switch {
 	case !problem.Known(f.Code):
