@@ -61,6 +61,7 @@ const (
 	CodeNotFound          Code = "CodeNotFound"
 
 	HomeNotUsable   Code = "HomeNotUsable"
+	HomeFull        Code = "HomeFull"
 	HomeBusy        Code = "HomeBusy"
 	CatalogDamaged  Code = "CatalogDamaged"
 	IndexDamaged    Code = "IndexDamaged"
@@ -156,6 +157,8 @@ var table = []Entry{
 
 	{HomeNotUsable, Refused, "The data folder cannot be used.",
 		[]string{"Choose another with --home, or correct its permissions."}},
+	{HomeFull, Failed, "The file system of the data folder has no room left; the stores and the recovery points in them are whole.",
+		[]string{"Free space there, then run again; what is stored already is used.", "Or move the data folder to a larger file system and name it with --home."}},
 	{HomeBusy, Busy, "Another process works in the data folder and did not answer.",
 		[]string{"Wait for it to end, then run again."}},
 	{CatalogDamaged, Failed, "The catalog of this data folder cannot be read; the store is not affected.",

@@ -17,10 +17,12 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/pressly/goose/v3"
+	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
@@ -116,9 +118,15 @@ func (c *Catalog) problem(err error) error {
 		case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_SCHEMA:
 			return c.damaged(err)
 		case sqlite3.SQLITE_FULL:
-			return problem.Wrap(err, problem.HomeNotUsable, "There is no room left for the catalog %s.", c.path).
-				Do("Free space on its file system, then run again.")
-		case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR:
+			return c.noRoom(err)
+		case sqlite3.SQLITE_IOERR:
+			// SQLite does not say so when the index of its log has no room.
+			var fs unix.Statfs_t
+			if unix.Statfs(filepath.Dir(c.path), &fs) == nil && int64(fs.Bavail)*fs.Bsize < enough {
+				return c.noRoom(err)
+			}
+			return problem.Wrap(err, problem.HomeNotUsable, "The catalog %s cannot be used.", c.path)
+		case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
 			return problem.Wrap(err, problem.HomeNotUsable, "The catalog %s cannot be used.", c.path)
 		case sqlite3.SQLITE_ERROR:
 			if strings.Contains(se.Error(), "no such table") || strings.Contains(se.Error(), "no such column") || strings.Contains(se.Error(), "already exists") {
@@ -133,6 +141,13 @@ func (c *Catalog) problem(err error) error {
 		return c.damaged(err)
 	}
 	return fmt.Errorf("catalog %s: %w", c.path, err)
+}
+
+// enough room for the catalog to grow by what one job writes, in bytes.
+const enough = 256 << 10
+
+func (c *Catalog) noRoom(err error) error {
+	return problem.Wrap(err, problem.HomeFull, "There is no room left for the catalog %s.", c.path)
 }
 
 func (c *Catalog) damaged(err error) error {

@@ -86,7 +86,7 @@ func (f Folder) own(ctx context.Context, l *lock, r Request, open func(context.C
 	defer l.release()
 	socket, err := f.listen()
 	if err != nil {
-		return nil, problem.Wrap(err, problem.HomeNotUsable, "No socket can be made in the data folder %s.", f.path)
+		return nil, trouble(err, "No socket can be made in the data folder %s.", f.path)
 	}
 	defer socket.close()
 	service, err := open(ctx)

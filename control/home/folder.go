@@ -26,18 +26,27 @@ type Folder struct{ path string }
 func Open(path string) (Folder, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
-		return Folder{}, problem.Wrap(err, problem.HomeNotUsable, "The data folder %s cannot be used.", path)
+		return Folder{}, trouble(err, "The data folder %s cannot be used.", path)
 	}
 	if info, err := os.Stat(path); err == nil && !info.IsDir() {
 		return Folder{}, problem.New(problem.HomeNotUsable, "The data folder %s is not a folder.", path)
 	}
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return Folder{}, problem.Wrap(err, problem.HomeNotUsable, "The data folder %s cannot be made.", path)
+		return Folder{}, trouble(err, "The data folder %s cannot be made.", path)
 	}
 	if err := unix.Access(path, unix.W_OK|unix.X_OK); err != nil {
-		return Folder{}, problem.Wrap(err, problem.HomeNotUsable, "The data folder %s cannot be written.", path)
+		return Folder{}, trouble(err, "The data folder %s cannot be written.", path)
 	}
 	return Folder{path}, nil
+}
+
+// trouble is the problem of a system call in the folder.
+func trouble(err error, format string, args ...any) error {
+	code := problem.HomeNotUsable
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		code = problem.HomeFull
+	}
+	return problem.Wrap(err, code, format, args...)
 }
 
 // Path of the folder itself, absolute.
@@ -67,7 +76,7 @@ func (f Folder) Key(storeID string) (text string, found bool, err error) {
 		return "", false, nil
 	}
 	if err != nil {
-		return "", false, problem.Wrap(err, problem.HomeNotUsable, "The key file %s cannot be read.", f.keyFile(storeID))
+		return "", false, trouble(err, "The key file %s cannot be read.", f.keyFile(storeID))
 	}
 	return string(data), true, nil
 }
@@ -88,7 +97,7 @@ func (f Folder) SaveKey(storeID, url, key string) error {
 	path := f.keyFile(storeID)
 	text := "# diskvault: opens the store " + storeID + " at " + url + "\n" + key + "\n"
 	if err := saveKey(path, text); err != nil {
-		return problem.Wrap(err, problem.HomeNotUsable, "The key file %s cannot be written.", path)
+		return trouble(err, "The key file %s cannot be written.", path)
 	}
 	return nil
 }
@@ -129,7 +138,7 @@ func (f Folder) Rename(from, to string) error {
 		err = syncFolder(filepath.Dir(to))
 	}
 	if err != nil {
-		return problem.Wrap(err, problem.HomeNotUsable, "%s cannot be renamed to %s.", from, to)
+		return trouble(err, "%s cannot be renamed to %s.", from, to)
 	}
 	return nil
 }

@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/diskvault/diskvault/base/problem"
 )
 
 // lock is the ownership of a data folder. The kernel ends it with the process,
@@ -21,7 +19,7 @@ func (f Folder) tryLock() (*lock, error) {
 	path := filepath.Join(f.path, "lock")
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, problem.Wrap(err, problem.HomeNotUsable, "The lock of the data folder, %s, cannot be opened.", path)
+		return nil, trouble(err, "The lock of the data folder, %s, cannot be opened.", path)
 	}
 	for {
 		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -34,15 +32,12 @@ func (f Folder) tryLock() (*lock, error) {
 		if err == unix.EWOULDBLOCK {
 			return nil, nil
 		}
-		return nil, problem.Wrap(err, problem.HomeNotUsable, "The data folder %s lies on a file system without locks.", f.path)
+		return nil, trouble(err, "The data folder %s lies on a file system without locks.", f.path)
 	}
 	// Only for people to read: the lock itself is the kernel's.
 	host, _ := os.Hostname()
 	owner := fmt.Sprintf("%d on %s\n", os.Getpid(), host)
-	if err := errors.Join(file.Truncate(0), writeAt(file, owner)); err != nil {
-		file.Close()
-		return nil, problem.Wrap(err, problem.HomeNotUsable, "The lock of the data folder, %s, cannot be written.", path)
-	}
+	_ = errors.Join(file.Truncate(0), writeAt(file, owner)) // no room for it is no reason to refuse a restore
 	return &lock{file}, nil
 }
 

@@ -1,6 +1,7 @@
 package survival
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"io"
@@ -117,4 +118,25 @@ func sum(t testing.TB, path string) string {
 		t.Fatal(err)
 	}
 	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+// same wants a range of another file to be as that of the disk.
+func (i *image) same(other string, at, length int64) {
+	i.t.Helper()
+	var parts [2][]byte
+	for n, path := range []string{i.path, other} {
+		f, err := os.Open(path)
+		if err != nil {
+			i.t.Fatal(err)
+		}
+		parts[n] = make([]byte, length)
+		_, err = f.ReadAt(parts[n], at)
+		f.Close()
+		if err != nil {
+			i.t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(parts[0], parts[1]) {
+		i.t.Fatalf("%s differs from the disk at byte %d", other, at)
+	}
 }

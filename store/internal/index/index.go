@@ -59,7 +59,7 @@ type Index struct {
 //
 // Errors: IndexBusy if the index is open already, here or in another process;
 // IndexDamaged if it cannot be read (Remove it and fill it again);
-// HomeNotUsable if the folder cannot be used.
+// HomeNotUsable or HomeFull if the folder cannot be used.
 func Open(dir string, o Options) (*Index, error) {
 	if o.Store == "" {
 		return nil, errors.New("index: no store named")
@@ -265,7 +265,9 @@ func classify(err error, dir string) error {
 		return err
 	case errors.Is(err, pebble.ErrCorruption), errors.Is(err, fs.ErrNotExist):
 		return problem.Wrap(err, problem.IndexDamaged, "The index in %s is damaged.", dir)
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.ENOTDIR):
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return problem.Wrap(err, problem.HomeFull, "There is no room left for the index in %s.", dir)
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS), errors.Is(err, syscall.ENOTDIR):
 		return problem.Wrap(err, problem.HomeNotUsable, "The index in %s cannot be used.", dir)
 	default:
 		return problem.Wrap(err, problem.IndexDamaged, "The index in %s cannot be read or written.", dir)
