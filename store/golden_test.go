@@ -44,7 +44,7 @@ func goldenDisk(seed uint64, words, zeros, noise int) []byte {
 
 func TestWriteGolden(t *testing.T) {
 	if !*makeGolden {
-		t.Skip("skip: needs the flag -golden")
+		t.Skip("only with the flag -golden: it writes the store anew")
 	}
 	if err := os.RemoveAll(goldenFolder); err != nil {
 		t.Fatal(err)

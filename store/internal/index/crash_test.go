@@ -330,7 +330,7 @@ const killBlocks = 20_000
 func TestKillChild(t *testing.T) {
 	dir := os.Getenv("DISKVAULT_INDEX_DIR")
 	if dir == "" || os.Getenv("DISKVAULT_SEED") == "" {
-		t.Skip("skip: needs DISKVAULT_INDEX_DIR")
+		t.Skip("only as a child of TestKill")
 	}
 	var seed uint64
 	fmt.Sscan(os.Getenv("DISKVAULT_SEED"), &seed)

@@ -238,7 +238,7 @@ func TestOpenTwice(t *testing.T) {
 func TestOpenChild(t *testing.T) {
 	dir := os.Getenv("DISKVAULT_INDEX_DIR")
 	if dir == "" {
-		t.Skip("skip: needs DISKVAULT_INDEX_DIR")
+		t.Skip("only as a child of TestOpenTwice")
 	}
 	x, err := Open(dir, Options{Store: "s"})
 	if err != nil {
