@@ -243,6 +243,10 @@ func (d *demo) oldestPoint() (string, error) {
 
 func (d *demo) tool(name string, args ...string) (string, error) {
 	out, err := exec.CommandContext(d.ctx, d.tools[name], args...).CombinedOutput()
+	if d.ctx.Err() != nil {
+		return "", problem.Wrap(context.Canceled, problem.OperationInterrupted, "The demo was interrupted; it leaves nothing behind.").
+			Do("Run it again: diskvault demo")
+	}
 	if err != nil {
 		return "", problem.Wrap(err, problem.InternalError, "%s failed: %s", name, lastLine(out))
 	}

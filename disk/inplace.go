@@ -126,8 +126,14 @@ func (t *Target) openDevice(ctx context.Context, o TargetOptions) error {
 	return nil
 }
 
-// contentSearched is how much of a device must be zero for it to count as empty.
-const contentSearched = 1 << 20
+// What must be zeros for a device to count as empty: its beginning and end,
+// where tables, labels and their copies lie, and samples spread over the rest,
+// for what has lost those.
+const (
+	contentSearched = 1 << 20 // bytes at each end
+	contentSamples  = 64
+	contentSample   = 64 << 10 // bytes
+)
 
 // refuseContent refuses a device that holds something, whether or not we know
 // what.
@@ -135,8 +141,7 @@ func (t *Target) refuseContent(s *Source, overwrite bool) error {
 	if overwrite {
 		return nil
 	}
-	head := make([]byte, min(contentSearched, s.Size))
-	n, err := preadFull(t.fd, head, 0)
+	blank, err := t.seemsBlank(s.Size)
 	if err != nil {
 		return problem.Wrap(err, problem.TargetWriteFailed, "The device %s cannot be read.", t.path)
 	}
@@ -151,8 +156,27 @@ func (t *Target) refuseContent(s *Source, overwrite bool) error {
 		return problem.New(problem.TargetExists, "The device %s holds data: %s.", t.path, labels)
 	case s.Format != FormatRaw:
 		return problem.New(problem.TargetExists, "The device %s holds data: %s.", t.path, s.Format)
-	case bytes.Count(head[:n], zeros[:1]) != n:
+	case !blank:
 		return problem.New(problem.TargetExists, "The device %s holds data of an unknown kind.", t.path)
 	}
 	return nil
+}
+
+// seemsBlank looks for anything but zeros at the ends of a device and in
+// samples between.
+func (t *Target) seemsBlank(size int64) (bool, error) {
+	buffer := make([]byte, contentSearched)
+	blank := func(off, length int64) (bool, error) {
+		b := buffer[:max(0, min(length, size-off))]
+		n, err := preadFull(t.fd, b, off)
+		return bytes.Count(b[:n], zeros[:1]) == n, err
+	}
+	ok, err := blank(0, contentSearched)
+	if ok && err == nil {
+		ok, err = blank(max(0, size-contentSearched), contentSearched)
+	}
+	for k := int64(1); k < contentSamples && ok && err == nil; k++ {
+		ok, err = blank(size/contentSamples*k&^4095, contentSample)
+	}
+	return ok, err
 }

@@ -346,6 +346,25 @@ func TestTargetFileTooLargeForItsFileSystem(t *testing.T) {
 	wantCode(t, err, problem.TargetTooSmall, "32.0 TiB")
 }
 
+// A device is not empty because its beginning is.
+func TestDeviceWithDataFurtherOn(t *testing.T) {
+	const size = 32 << 20
+	for _, at := range []int64{1<<20 - 1, 9 << 20, 20 << 20, size - 4096, size - 1} {
+		image := disktest.Sparse(t, filepath.Join(t.TempDir(), "disk.img"), size)
+		f, err := os.OpenFile(image, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data := bytes.Repeat([]byte("data"), 128<<10)
+		if _, err := f.WriteAt(data[:min(int64(len(data)), size-at)], at); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		_, err = disk.OpenTarget(ctx, disktest.Loop(t, image), disk.TargetOptions{Size: size})
+		wantCode(t, err, problem.TargetExists, "unknown kind")
+	}
+}
+
 func TestDeviceTarget(t *testing.T) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 5))

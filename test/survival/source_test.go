@@ -261,6 +261,7 @@ func TestDevices(t *testing.T) {
 	small := disktest.Loop(t, disktest.Sparse(t, m.path("small.img"), 4*mib))
 	m.refuses(refused, problem.TargetTooSmall, "restore", "volume", "--to", small, "--overwrite")
 	other := newImage(t, m.path("target.img"), 12*mib, r)
+	other.write([]byte("not empty"), other.size-100)
 	target := disktest.Loop(t, other.path)
 	m.refuses(refused, problem.TargetExists, "restore", "volume", "--to", target)
 	m.must("restore", "volume", "--to", target, "--overwrite")
