@@ -25,9 +25,12 @@ const (
 // Point is a recovery point: one disk at one time. It is sealed in the store
 // as it stands here and holds all that is needed to rebuild the catalog's row.
 type Point struct {
-	ID      string    `json:"id"`      // 32 hex digits; also the ID of the session that wrote it
-	Time    time.Time `json:"time"`    // the moment that the content shows
-	Created time.Time `json:"created"` // when it was committed, by the writer's clock
+	ID   string    `json:"id"`   // 32 hex digits; also the ID of the session that wrote it
+	Time time.Time `json:"time"` // the moment that the content shows
+	// Created is when it was committed, by the writer's clock, but always
+	// later than that of its parent: it gives the points of a disk their order
+	// even if a clock is set back.
+	Created time.Time `json:"created"`
 	Root    Root      `json:"root"`
 	Size    int64     `json:"size"` // of the disk, in bytes
 

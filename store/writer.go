@@ -188,7 +188,7 @@ func (w *Writer) flush() error {
 
 // Commit stores what is open and makes the point exist. The fields of p that
 // follow from the content are filled in: ID, Root, Size, Top, Created and the
-// bytes that the writer counts. After an error the point does not exist, but
+// bytes that the writer counts; a Created that is later than now stays. After an error the point does not exist, but
 // for an error of the bucket that leaves it unknown.
 func (w *Writer) Commit(p Point) (Point, error) {
 	top, err := w.tree.Finish(w.ctx)
@@ -204,7 +204,9 @@ func (w *Writer) Commit(p Point) (Point, error) {
 	p.Size = w.shape.Size
 	p.Root = w.shape.Root(w.store.hasher(rootDomain), top.Hash)
 	p.Top = Ref{top.Hash, top.Place}
-	p.Created = time.Now().UTC()
+	if now := time.Now().UTC(); now.After(p.Created) {
+		p.Created = now
+	}
 	p.Bytes.Zero, p.Bytes.Unchanged, p.Bytes.Known = counted.Zero, counted.Unchanged, counted.Known
 	p.Bytes.New, p.Bytes.Stored = counted.New, counted.Stored
 	if err := w.store.commit(w.ctx, w.options.ID, p); err != nil {

@@ -93,7 +93,8 @@ func (c *Catalog) SetStoreVerified(ctx context.Context, storeID string, at time.
 }
 
 // Points gives the points of an instance, newest first. Newest is by the
-// order of their commits, so that a clock set back does not change it.
+// order of their commits, which store.Point.Created keeps even if a clock is
+// set back.
 func (c *Catalog) Points(ctx context.Context, instanceID string) ([]Point, error) {
 	var out []Point
 	err := c.rows(ctx, func(r *sql.Rows) error {

@@ -5,7 +5,6 @@ package retention
 
 import (
 	"fmt"
-	"sort"
 	"time"
 
 	"github.com/diskvault/diskvault/control/resource"
@@ -27,14 +26,14 @@ type Decision struct {
 	Reasons []string   // of keeping it, or of letting it go
 }
 
-// Decide judges the points of one instance. The newest point is always kept
-// and has no expiry: it expires only once there is a newer one. While paused
-// nothing is let go. Decisions come newest first.
+// Decide judges the points of one instance, which are given newest first, in the
+// order of their making: their times may tell another order where a clock was
+// set back. The newest point is always kept and has no expiry: it expires only
+// once there is a newer one. While paused nothing is let go. Decisions come in
+// the order of the points.
 func Decide(points []Point, paused bool, now time.Time) []Decision {
-	sorted := append([]Point(nil), points...)
-	sort.SliceStable(sorted, func(i, j int) bool { return sorted[i].Time.After(sorted[j].Time) })
 	var out []Decision
-	for i, p := range sorted {
+	for i, p := range points {
 		d := Decision{ID: p.ID}
 		if i == 0 {
 			d.Keep = true

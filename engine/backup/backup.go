@@ -295,6 +295,7 @@ func (r *Run) point(at time.Time, proof capture.Proof, line *pipeline) store.Poi
 	}
 	if o.Parent != nil {
 		p.Parent = o.Parent.ID
+		p.Created = o.Parent.Created.Add(time.Microsecond) // at least, whatever the clock says
 	}
 	read := line.read.Load()
 	p.Bytes.Provisioned = o.Source.Size

@@ -142,6 +142,34 @@ func TestBackupsOfAFileThatChanges(t *testing.T) {
 	}
 }
 
+// A clock that was set back does not make a new point older than its parent.
+func TestAPointIsCommittedAfterItsParent(t *testing.T) {
+	s := newStore(t)
+	path, _ := image(t, 1<<20, 1)
+	o := options(t, s, path)
+	first, err := New(o).Do(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, created := range []time.Time{first.Point.Created, time.Now().AddDate(1, 0, 0)} {
+		parent := first.Point
+		parent.Created = created
+		o := options(t, s, path)
+		o.Parent = &parent
+		result, err := New(o).Do(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		stored, err := s.Point(t.Context(), result.Point.ID)
+		if err != nil || !stored.Created.After(created) || stored.Created.Sub(created) > time.Hour {
+			t.Errorf("the parent was committed at %v, the point at %v (%v)", created, stored.Created, err)
+		}
+		if stored.Time.After(time.Now()) {
+			t.Errorf("the point shows the disk at %v, which is yet to come", stored.Time)
+		}
+	}
+}
+
 func TestAFileThatIsOpenForWritingIsRefusedOrMarked(t *testing.T) {
 	s := newStore(t)
 	path, want := image(t, 5<<20, 2)

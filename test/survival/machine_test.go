@@ -37,12 +37,14 @@ type machine struct {
 	home string
 	env  []string
 	as   *syscall.Credential // nil: as the test itself
+
+	binary string
 }
 
 func newMachine(t testing.TB) *machine {
 	t.Helper()
 	dir := t.TempDir()
-	m := &machine{t: t, dir: dir, home: filepath.Join(dir, "home")}
+	m := &machine{t: t, dir: dir, home: filepath.Join(dir, "home"), binary: binary}
 	for _, e := range os.Environ() {
 		if name, _, _ := strings.Cut(e, "="); !strings.HasPrefix(name, "DISKVAULT_") && !strings.HasPrefix(name, "AWS_") {
 			m.env = append(m.env, e)
@@ -57,7 +59,7 @@ func (m *machine) path(name string) string { return filepath.Join(m.dir, name) }
 
 // command prepares a process of diskvault, which ends with the test's process.
 func (m *machine) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(binary, append([]string{"--home", m.home}, args...)...)
+	cmd := exec.Command(m.binary, append([]string{"--home", m.home}, args...)...)
 	cmd.Dir, cmd.Env = m.dir, m.env
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: m.as}
 	return cmd
