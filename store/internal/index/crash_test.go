@@ -236,8 +236,8 @@ func TestDiskFails(t *testing.T) {
 		}
 		if err != nil {
 			failed++
-			if !problem.Is(classify(err, modelDir), problem.HomeNotUsable) {
-				t.Fatalf("seed %d: %v; want code HomeNotUsable", seed, classify(err, modelDir))
+			if !problem.Is(classify(err, modelDir), problem.HomeFull) {
+				t.Fatalf("seed %d: %v; want code HomeFull", seed, classify(err, modelDir))
 			}
 		}
 		if x != nil {
