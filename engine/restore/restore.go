@@ -162,7 +162,7 @@ const window = store.SegmentSize
 // some more wait for the store and the target.
 func workers(s *store.Store) int {
 	if strings.HasPrefix(s.URL(), "file:") {
-		return runtime.GOMAXPROCS(0) + 1
+		return runtime.GOMAXPROCS(0) + 4 // writes go past the page cache, so they take the disk's time
 	}
 	return max(8, runtime.GOMAXPROCS(0))
 }
