@@ -180,12 +180,12 @@ func (d Device) Above() []Device {
 func (d Device) closure(step func(Device) []Device) []Device {
 	seen := map[string]bool{d.Name: true}
 	var out []Device
-	for todo := []Device{d}; len(todo) > 0; todo = todo[1:] {
-		for _, next := range step(todo[0]) {
+	for waiting := []Device{d}; len(waiting) > 0; waiting = waiting[1:] {
+		for _, next := range step(waiting[0]) {
 			if !seen[next.Name] {
 				seen[next.Name] = true
 				out = append(out, next)
-				todo = append(todo, next)
+				waiting = append(waiting, next)
 			}
 		}
 	}
