@@ -128,6 +128,11 @@ func TestBackupsOfAFileThatChanges(t *testing.T) {
 		if math.Abs(sum-wall) > 1 {
 			t.Errorf("round %d: the phases take %.2f s of %.2f s", round, sum, wall)
 		}
+		for _, stage := range o.Meter.Record().Stages {
+			if stage.Stage == "put" && (stage.Workers == 0 || round == 0 && stage.Work == 0) {
+				t.Errorf("round %d: the stage put: %+v", round, stage)
+			}
+		}
 		parent = &p
 		f, err := os.OpenFile(path, os.O_WRONLY, 0)
 		if err != nil {

@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"slices"
 	"time"
 
 	"github.com/diskvault/diskvault/base/meter"
@@ -58,20 +59,24 @@ func (r *Run) Progress() Progress {
 	return p
 }
 
+// bottleneck looks at the stages and queues of the attempt at hand, which are
+// the last of their names.
 func bottleneck(record meter.Record) string {
 	var stages []meter.StageRecord
 	for _, name := range []string{"read", "cpu", "put"} {
-		for _, s := range record.Stages {
+		for _, s := range slices.Backward(record.Stages) {
 			if s.Stage == name {
 				stages = append(stages, s)
+				break
 			}
 		}
 	}
 	var queues []meter.QueueRecord
 	for _, name := range []string{"read-cpu", "cpu-put"} {
-		for _, q := range record.Queues {
+		for _, q := range slices.Backward(record.Queues) {
 			if q.Queue == name {
 				queues = append(queues, q)
+				break
 			}
 		}
 	}

@@ -32,3 +32,19 @@ func TestEstimateCountsNewDataApart(t *testing.T) {
 		t.Errorf("too early for an estimate: %+v", got)
 	}
 }
+
+// A source that was read twice has each stage twice; the last ones count.
+func TestBottleneckOfTheAttemptAtHand(t *testing.T) {
+	stages := []meter.StageRecord{{Stage: "read"}, {Stage: "cpu"}, {Stage: "put"}}
+	full, empty := [4]int64{0, 0, 0, 9}, [4]int64{9}
+	record := meter.Record{
+		Stages: append(stages, stages...),
+		Queues: []meter.QueueRecord{
+			{Queue: "read-cpu", Quarters: full}, {Queue: "cpu-put", Quarters: full},
+			{Queue: "read-cpu", Quarters: full}, {Queue: "cpu-put", Quarters: empty},
+		},
+	}
+	if got := bottleneck(record); got != "cpu" {
+		t.Errorf("the bottleneck is %q", got)
+	}
+}
