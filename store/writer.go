@@ -87,10 +87,11 @@ func (s *Store) NewWriter(ctx context.Context, o WriterOptions) (*Writer, error)
 	if o.Base != nil {
 		bases, base = []Root{o.Base.root}, o.Base.tree
 	}
-	if _, err := seal.NewEncoder(o.Compression); err != nil {
+	trial, err := seal.NewEncoder(o.Compression)
+	if err != nil {
 		return nil, problem.Wrap(err, problem.InvalidArgument, "The compression %q is not known.", o.Compression)
 	}
-	var err error
+	trial.Close()
 	if w.damaged, err = s.damagedPacks(ctx); err != nil {
 		return nil, err
 	}
@@ -104,7 +105,7 @@ func (s *Store) NewWriter(ctx context.Context, o WriterOptions) (*Writer, error)
 		// A request to an object store waits longer than it works.
 		size, buffers, puts = objectPackSize, 6, 4
 	}
-	w.put = o.Meter.Stage("put", puts+1)
+	w.put = o.Meter.Stage("put", puts)
 	w.data = newPacker(w, seal.DataPack, size, buffers, puts, w.put)
 	w.metadata = newPacker(w, seal.MetadataPack, metadataSize, metadataBuffers, 1, o.Meter.Stage("put nodes", 1))
 	o.Meter.Queue("cpu-put", cap(w.data.full), func() int { return len(w.data.full) })
@@ -127,8 +128,8 @@ func (w *Writer) Bytes() Bytes {
 	}
 }
 
-// Add puts the next segment into the tree. Add, Zeros, Unchanged, Checkpoint
-// and Commit are for one goroutine.
+// Add puts the next segment into the tree. Add, Zeros, Checkpoint and Commit
+// are for one goroutine.
 func (w *Writer) Add(segment *Segment) error {
 	w.treeWork.Enter(meter.Work)
 	defer w.treeWork.Enter(meter.Starved)
@@ -146,12 +147,6 @@ func (w *Writer) Add(segment *Segment) error {
 // Zeros says that the next bytes of the disk, a multiple of the block size or
 // up to the end, are zeros.
 func (w *Writer) Zeros(length int64) error { return w.tree.Zeros(w.ctx, w.blocks(length)) }
-
-// Unchanged says that the next bytes are those of the base.
-func (w *Writer) Unchanged(length int64) error {
-	w.unchanged.Add(length)
-	return w.tree.Unchanged(w.ctx, w.blocks(length))
-}
 
 func (w *Writer) blocks(length int64) int64 {
 	return (length + int64(w.shape.BlockSize) - 1) / int64(w.shape.BlockSize)
@@ -188,8 +183,9 @@ func (w *Writer) flush() error {
 
 // Commit stores what is open and makes the point exist. The fields of p that
 // follow from the content are filled in: ID, Root, Size, Top, Created and the
-// bytes that the writer counts; a Created that is later than now stays. After an error the point does not exist, but
-// for an error of the bucket that leaves it unknown.
+// bytes that the writer counts; a Created that is later than now stays. After
+// an error the point does not exist, but for an error of the bucket that leaves
+// it unknown.
 func (w *Writer) Commit(p Point) (Point, error) {
 	top, err := w.tree.Finish(w.ctx)
 	if err == nil {
