@@ -117,6 +117,9 @@ func (r *Run) Do(ctx context.Context) (Result, error) {
 	for {
 		r.result.Attempts++
 		again, err := r.attempt(ctx, base)
+		if err != nil {
+			err = reason(err, ctx)
+		}
 		if err == nil || !again || r.result.Attempts == attempts || ctx.Err() != nil {
 			return r.result, err
 		}

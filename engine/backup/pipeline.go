@@ -124,10 +124,22 @@ func (p *pipeline) run(ctx context.Context, blockSize int64) error {
 	go func() { encodes.Wait(); close(encoded) }()
 
 	group.Go(func() error { return p.assemble(ctx, encoded, places) })
-	if err := group.Wait(); err != nil {
+	return reason(group.Wait(), whole, p.writer.Context())
+}
+
+// reason is what an early end is to be called: an error that only says that a
+// context has ended gives way to why the first of the contexts did. A stage may
+// also have ended early without noticing.
+func reason(err error, contexts ...context.Context) error {
+	if err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
-	return context.Cause(whole) // a stage may have ended early without noticing
+	for _, ctx := range contexts {
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
+	}
+	return err
 }
 
 // reader is a worker of the stage read.

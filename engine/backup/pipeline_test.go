@@ -75,6 +75,34 @@ func TestEveryWayToEndAPipelineEarlyIsAnError(t *testing.T) {
 	}
 }
 
+// Below the pipeline many a wait ends with a bare context.Canceled; whoever
+// comes first, the reason must come out.
+func TestTheReasonOfAnEarlyEndIsNotLost(t *testing.T) {
+	stopped := errors.New("stopped")
+	for round := range 10 {
+		p := newPipeline(t, endless{size: 1 << 30})
+		p.limit = newLimiter(1 << 20)
+		want := errBroken
+		ctx, cancel := context.WithCancelCause(t.Context())
+		broken := make(chan struct{})
+		p.broken = broken
+		time.AfterFunc(10*time.Millisecond, func() {
+			if round%2 == 0 {
+				close(broken)
+			} else {
+				cancel(stopped)
+			}
+		})
+		if round%2 != 0 {
+			want = stopped
+		}
+		if err := p.run(ctx, 64<<10); !errors.Is(err, want) {
+			t.Errorf("round %d: %v, want %v", round, err, want)
+		}
+		cancel(nil)
+	}
+}
+
 func TestUnreadableRangesAreNotedWhereThatIsAllowed(t *testing.T) {
 	source := endless{size: 32 << 20, fault: extent.Range{Off: 4<<20 - 4096, Len: 8192}}
 	p := newPipeline(t, source)
