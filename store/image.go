@@ -18,6 +18,8 @@ type Image struct {
 	store *Store
 	tree  *image.Tree
 	root  Root
+
+	partial bool // of an interrupted run: behind what it reached lies something else
 }
 
 // Image gives the content that a point shows.
@@ -33,7 +35,7 @@ func (s *Store) image(root Root, size int64, top Ref) (*Image, error) {
 	if t.Root(s.hasher(rootDomain)) != root {
 		return nil, s.damaged("with the root "+root.String(), fmt.Errorf("its size and top node give another root"))
 	}
-	return &Image{s, t, root}, nil
+	return &Image{store: s, tree: t, root: root}, nil
 }
 
 // Root identifies the content.

@@ -51,6 +51,14 @@ type Point struct {
 	ChangeTracking string      `json:"changeTracking"`
 	Identity       []byte      `json:"identity,omitempty"` // of the disk, as disk.Identity writes it
 
+	// CaptureBase stands for a capture of just this content that is kept on the
+	// source's own storage, for the next backup to ask what has changed since; or
+	// for why none is kept. Its form is the matter of the capture method.
+	CaptureBase []byte `json:"captureBase,omitempty"`
+	// FullRead is when all of the disk was last read, be it for this point or for
+	// one before it; since then only what change tracking named.
+	FullRead time.Time `json:"fullRead,omitzero"`
+
 	Parent string `json:"parent,omitempty"` // the point that it was compared with
 	Bytes  Bytes  `json:"bytes"`
 

@@ -3,12 +3,14 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/diskvault/diskvault/base/extent"
 	"github.com/diskvault/diskvault/base/meter"
 	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/store/internal/image"
@@ -33,7 +35,7 @@ type WriterOptions struct {
 	ID          ID     // of the recovery point, and so of the session
 	Instance    string // ID of the backup instance
 	Size        int64  // of the disk, in bytes
-	Base        *Image // to compare with, block by block; nil: none
+	Base        *Image // to compare with, block by block, and to take over from; nil: none
 	Compression Compression
 	Meter       *meter.Meter // required
 }
@@ -128,9 +130,14 @@ func (w *Writer) Bytes() Bytes {
 	}
 }
 
-// Add puts the next segment into the tree. Add, Zeros, Checkpoint and Commit
-// are for one goroutine.
-func (w *Writer) Add(segment *Segment) error {
+// ErrBaseDamaged: the base cannot be taken over from, since it cannot be read.
+// Whoever reads all of the disk does not need it.
+var ErrBaseDamaged = errors.New("the recovery point before this one is damaged")
+
+// Add puts the next segment into the tree; the runs of unchanged, in order and
+// within it, are taken over from the base. Add, Zeros, Unchanged, Doubtful,
+// Checkpoint and Commit are for one goroutine.
+func (w *Writer) Add(segment *Segment, unchanged ...Run) error {
 	w.treeWork.Enter(meter.Work)
 	defer w.treeWork.Enter(meter.Starved)
 	for _, d := range segment.doubles {
@@ -141,7 +148,42 @@ func (w *Writer) Add(segment *Segment) error {
 			return context.Cause(w.ctx)
 		}
 	}
-	return w.tree.Blocks(w.ctx, segment.children)
+	children := segment.children
+	for _, r := range unchanged {
+		before := r.Offset/int64(w.shape.BlockSize) - w.tree.Next()
+		if err := w.tree.Blocks(w.ctx, children[:before]); err != nil {
+			return err
+		}
+		if err := w.Unchanged(r.Length); err != nil {
+			return err
+		}
+		children = children[before+w.blocks(r.Length):]
+	}
+	return w.tree.Blocks(w.ctx, children)
+}
+
+// Unchanged says that the next bytes of the disk, a multiple of the block size
+// or up to the end, are as in the base. None of them may be Doubtful. Its cost
+// does not depend on the length. A base that cannot be read is ErrBaseDamaged.
+func (w *Writer) Unchanged(length int64) error {
+	if w.options.Base != nil && w.options.Base.partial {
+		return errors.New("an unfinished image is for comparing only")
+	}
+	return w.takingOver(w.tree.Unchanged(w.ctx, w.blocks(length)))
+}
+
+// Doubtful gives the parts of the disk, in whole blocks, that the base does not
+// have for certain: they must be read, whatever is known about changes.
+func (w *Writer) Doubtful() (extent.Set, error) {
+	doubtful, err := w.tree.Doubtful(w.ctx)
+	return doubtful, w.takingOver(err)
+}
+
+func (w *Writer) takingOver(err error) error {
+	if isDamage(err) {
+		return fmt.Errorf("%w: %w", ErrBaseDamaged, err)
+	}
+	return err
 }
 
 // Zeros says that the next bytes of the disk, a multiple of the block size or
@@ -279,6 +321,8 @@ func (s sink) Serves(ctx context.Context, c image.Child, n *image.Node) (bool, e
 }
 
 func (sink) Damaged(err error) bool { return isDamage(err) }
+
+func (s sink) Distrusted() map[pack.ID]bool { return s.w.damaged }
 
 func (s sink) Frame(ctx context.Context, payload []byte, hashes []Root) (pack.Place, error) {
 	e, err := seal.NewEncoder(seal.Fast)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/diskvault/diskvault/base/extent"
 	"github.com/diskvault/diskvault/store/internal/block"
 	"github.com/diskvault/diskvault/store/internal/pack"
 )
@@ -19,6 +20,9 @@ type Sink interface {
 	// Damaged tells whether an error of a Loader says that the node is damaged
 	// or missing, as against that it could not be asked for.
 	Damaged(err error) bool
+	// Distrusted are the packs that must not be relied on, nodes and blocks
+	// alike.
+	Distrusted() map[pack.ID]bool
 	// Frame stores the payload of a metadata frame with the nodes of these
 	// hashes, which the sink keeps, and gives the place of the first.
 	Frame(ctx context.Context, payload []byte, hashes []block.Hash) (pack.Place, error)
@@ -41,6 +45,7 @@ type Builder struct {
 	compare *Cursor // the base, for taking over nodes; nil: none, or found damaged
 	hash    *block.Hasher
 	sink    Sink
+	doubt   *doubt // about the base; nil: not looked for yet
 
 	next   int64 // the block that comes next; a subtree at the end may reach behind it
 	levels []level
@@ -95,10 +100,16 @@ func (b *Builder) Zeros(ctx context.Context, n int64) error {
 }
 
 // Unchanged adds n blocks as they stand in the base; whole subtrees are taken
-// over without being read.
+// over without being read. None of the blocks may be Doubtful.
 func (b *Builder) Unchanged(ctx context.Context, n int64) error {
 	if b.base == nil {
 		return b.Zeros(ctx, n)
+	}
+	if err := b.inspect(ctx); err != nil {
+		return err
+	}
+	if run := b.bytes(b.next, n); len(b.doubt.lost.Within(run)) > 0 {
+		return fmt.Errorf("bytes %v cannot be taken over as they stand in the base", run)
 	}
 	// A base that goes on behind the end of this disk must not be taken over
 	// beyond it.
@@ -108,6 +119,9 @@ func (b *Builder) Unchanged(ctx context.Context, n int64) error {
 			return b.Zeros(ctx, n)
 		}
 		l := b.largest(n, min(b.shape.Top()-1, b.base.tree.Top()), overshoot)
+		for l >= 0 && len(b.doubt.torn.Within(b.bytes(b.next, width(l)))) > 0 {
+			l--
+		}
 		c, err := b.base.Subtree(ctx, l, b.next/width(l))
 		if err != nil {
 			return err
@@ -118,6 +132,12 @@ func (b *Builder) Unchanged(ctx context.Context, n int64) error {
 		n -= min(n, width(l))
 	}
 	return nil
+}
+
+// bytes is where n blocks from a block on lie on the disk.
+func (b *Builder) bytes(first, n int64) extent.Range {
+	size := int64(b.shape.BlockSize)
+	return extent.Range{Off: first * size, Len: n * size}
 }
 
 // largest is the highest level at which a whole subtree fits the next n
@@ -281,24 +301,43 @@ func (b *Builder) Finish(ctx context.Context) (Child, error) {
 }
 
 // Checkpoint gives the top of a whole tree: what was added so far, and behind
-// it the base as it stands, or zeros if the base is damaged there. The builder
-// goes on as before.
+// it the base as it stands, or zeros where it is doubtful. The builder goes on as
+// before.
 func (b *Builder) Checkpoint(ctx context.Context) (Child, error) {
 	if err := b.flush(ctx); err != nil {
 		return Child{}, err
 	}
-	left := b.shape.Blocks() - b.next
 	rest := b.copy()
-	if err := rest.Unchanged(ctx, left); err != nil {
+	if err := rest.asBase(ctx); err != nil {
 		if !b.sink.Damaged(err) {
 			return Child{}, err
 		}
 		rest = b.copy()
-		if err := rest.Zeros(ctx, left); err != nil {
+		if err := rest.Zeros(ctx, b.shape.Blocks()-b.next); err != nil {
 			return Child{}, err
 		}
 	}
+	b.doubt = rest.doubt
 	return rest.Finish(ctx)
+}
+
+// asBase adds all that is left as it stands in the base, and zeros for what is
+// doubtful there: nobody takes over anything from a checkpoint.
+func (b *Builder) asBase(ctx context.Context) error {
+	doubtful, err := b.Doubtful(ctx)
+	if err != nil {
+		return err
+	}
+	size := int64(b.shape.BlockSize)
+	for _, r := range doubtful.Within(b.bytes(b.next, b.shape.Blocks()-b.next)) {
+		if err := b.Unchanged(ctx, r.Off/size-b.next); err != nil {
+			return err
+		}
+		if err := b.Zeros(ctx, r.Len/size); err != nil {
+			return err
+		}
+	}
+	return b.Unchanged(ctx, b.shape.Blocks()-b.Next())
 }
 
 // copy makes a builder that goes on from here by itself; the open frame must

@@ -23,6 +23,7 @@ type shelf struct {
 
 	lost  map[pack.Place]bool // frames that cannot be read
 	stale bool                // Serves says no
+	bad   map[pack.ID]bool    // packs that are distrusted
 	nodes int                 // stored so far
 	loads int                 // read so far
 }
@@ -38,13 +39,22 @@ func (s *shelf) Known(h block.Hash) (pack.Place, bool) {
 	return p, ok && s.knows
 }
 
-func (s *shelf) Serves(context.Context, Child, *Node) (bool, error) { return !s.stale, nil }
+func (s *shelf) Serves(ctx context.Context, c Child, n *Node) (bool, error) {
+	if s.stale || len(s.bad) == 0 {
+		return !s.stale, nil
+	}
+	stored, err := s.Node(ctx, c, n.Level)
+	return !s.bad[c.Place.Pack] && err == nil && stored.Children == n.Children, nil
+}
 
 func (s *shelf) Damaged(err error) bool { return errors.Is(err, errLost) }
+
+func (s *shelf) Distrusted() map[pack.ID]bool { return s.bad }
 
 func (s *shelf) Frame(_ context.Context, payload []byte, hashes []block.Hash) (pack.Place, error) {
 	var p pack.Place
 	binary.LittleEndian.PutUint32(p.Pack[:], uint32(len(s.frames)))
+	p.Pack[8] = 1 // no pack of blocks
 	p.Length = uint32(len(payload))
 	s.frames[p] = append([]byte(nil), payload...)
 	s.pieces[p] = len(hashes)
