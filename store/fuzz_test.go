@@ -116,7 +116,7 @@ func FuzzDocuments(f *testing.F) {
 		pointDocument{Point: Point{ID: ID{1}.String(), Size: 1 << 40, Top: Ref{Hash: Root{1}, Place: pack.Place{Offset: 1, Length: 2, Slot: 3}}, Unreadable: []Range{{1, 2}}, Identity: []byte("x")}},
 		pointDocument{Point: Point{Size: -1}, Fence: &fence{By: "x"}},
 		pointDocument{Point: Point{Size: math.MaxInt64}},
-		sessionDocument{Bases: []Root{{1}}, Checkpoint: &checkpoint{Size: 5, Done: 7}},
+		sessionDocument{Images: []stored{{Root: Root{1}}}, Checkpoint: &checkpoint{stored: stored{Size: 5}, Done: 7}}, movedDocument{To: []pack.ID{{1}}}, condemnedList{Number: 1},
 		Record{Kind: "policy", Name: "a", Version: 1, Body: json.RawMessage(`{"a":[1]}`)},
 		realmDocument{BlockSize: 1}, epochDocument{Epoch: 1}, damageNote{What: "x"}, wrapped{},
 	} {

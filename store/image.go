@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/diskvault/diskvault/store/internal/image"
@@ -19,11 +20,34 @@ type Image struct {
 	tree  *image.Tree
 	root  Root
 
+	// keeper is the prefix of what kept the image from collection when it was
+	// asked for: a point or a session.
+	keeper  string
 	partial bool // of an interrupted run: behind what it reached lies something else
 }
 
 // Image gives the content that a point shows.
-func (s *Store) Image(p Point) (*Image, error) { return s.image(p.Root, p.Size, p.Top) }
+func (s *Store) Image(p Point) (*Image, error) {
+	img, err := s.image(p.Root, p.Size, p.Top)
+	if err != nil {
+		return nil, err
+	}
+	img.keeper = pointPrefix + p.ID
+	return img, nil
+}
+
+// kept tells whether what kept the image is there still.
+func (i *Image) kept(ctx context.Context) (bool, error) {
+	for _, err := range i.store.bucket.List(ctx, i.keeper, "") {
+		return err == nil, err
+	}
+	return false, nil
+}
+
+// stored names the image.
+func (i *Image) stored() stored {
+	return stored{i.root, i.tree.Size, Ref{i.tree.TopNode.Hash, i.tree.TopNode.Place}}
+}
 
 // image checks that size and top node are those of the root.
 func (s *Store) image(root Root, size int64, top Ref) (*Image, error) {

@@ -16,10 +16,27 @@ const maxNodeFrame = 128 << 10
 // nodes loads tree nodes from metadata packs; it is an image.Loader.
 type nodes struct{ store *Store }
 
+// maxMoves is how often a piece is looked for where it was moved to, against
+// places that lead to each other.
+const maxMoves = 64
+
 // Node reads and verifies a node. If the place that the parent names does not
-// lead to it, the index is asked for another.
+// lead to it, it may have been moved; and then the index is asked for another.
 func (l nodes) Node(ctx context.Context, c image.Child, level int) (*image.Node, error) {
 	n, err := l.at(ctx, c, c.Place, level)
+	for place, hops := c.Place, 0; err != nil && isDamage(err) && hops < maxMoves; hops++ {
+		to, ok, unknown := l.store.movedTo(ctx, place)
+		if unknown != nil {
+			return nil, unknown
+		}
+		if !ok {
+			break
+		}
+		place = to
+		if n, again := l.at(ctx, c, place, level); !isDamage(again) {
+			return n, again
+		}
+	}
 	if err == nil || l.store.index == nil || !isDamage(err) {
 		return n, err
 	}

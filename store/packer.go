@@ -100,6 +100,7 @@ func (p *packer) begin(ctx context.Context, worker *meter.Worker) error {
 	}
 	s := p.writer.store
 	p.open = pack.NewBuilder(buf, p.kind, s.epochs[s.epoch], s.epoch, s.header.StoreID)
+	p.writer.clear.own(p.open.ID)
 	p.pending.Add(1)
 	return nil
 }
@@ -181,8 +182,10 @@ func (p *packer) store(ctx context.Context, b *pack.Builder) error {
 	w.options.Meter.Mark(1)
 	stored := entries(b.Frames())
 	// Only now: an entry must never name a pack that is not there.
-	if err := w.store.index.Add(b.ID, stored); err != nil {
-		w.indexFailed(err)
+	if !w.blind.Load() {
+		if err := w.store.index.Add(b.ID, stored); err != nil {
+			w.indexFailed(err)
+		}
 	}
 	if p.kind == seal.DataPack {
 		w.fresh.forget(stored)

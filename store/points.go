@@ -38,7 +38,7 @@ func (s *Store) commit(ctx context.Context, id ID, p Point) error {
 	}
 	// Retried puts that meet their own object succeed in the bucket, so this
 	// is somebody else's: a fence.
-	return problem.Wrap(err, problem.SessionFenced, "The run was out of touch with the store at %s for so long that it was given up.", s.URL())
+	return s.fenced(err)
 }
 
 // Points yields the recovery points in no particular order. A point that

@@ -23,14 +23,17 @@ type Reader struct {
 
 	children []image.Child
 	wanted   []wanted
-	sealed   []byte // what one request read: several frames
-	payload  []byte // one frame, decoded
+	again    []wanted // not where they were looked for, to be looked for elsewhere
+	sealed   []byte   // what one request read: several frames
+	payload  []byte   // one frame, decoded
 }
 
 // wanted is a block of a window, and where it is to be found.
 type wanted struct {
 	place pack.Place
-	at    int // number of the block in the window
+	at    int   // number of the block in the window
+	moves uint8 // how often it was looked for where it was moved to
+	asked bool  // the index was asked for it
 }
 
 const (
@@ -77,10 +80,19 @@ func (r *Reader) Window(ctx context.Context, off, length int64, visit Visit, los
 	}
 	for at := range r.children {
 		if c := &r.children[at]; !c.Hash.IsZero() {
-			r.wanted = append(r.wanted, wanted{c.Place, at})
+			r.want(c.Place, at)
 		}
 	}
 	return w.fetchAll(ctx)
+}
+
+// want notes a block to be fetched, from where it was moved to if that is known.
+func (r *Reader) want(place pack.Place, at int) {
+	b := wanted{place: place, at: at}
+	if to, ok := r.image.store.moves.place(place); ok {
+		b.place, b.moves = to, 1
+	}
+	r.wanted = append(r.wanted, b)
 }
 
 // Loss is called for a stretch that cannot be read, with the reason.
@@ -108,7 +120,7 @@ func (r *Reader) Update(ctx context.Context, off int64, have []byte, visit Visit
 		case c.Hash.IsZero() || !isZero && r.sum(now) == c.Hash:
 			skipped += int64(len(now))
 		default:
-			r.wanted = append(r.wanted, wanted{c.Place, at})
+			r.want(c.Place, at)
 		}
 	}
 	return skipped, w.fetchAll(ctx)
@@ -142,8 +154,21 @@ func (r *Reader) window(ctx context.Context, off, length int64, visit Visit, los
 	return &window{r, off, visit, lost}, err
 }
 
-// fetchAll reads the wanted blocks, those that lie together at once.
+// fetchAll reads the wanted blocks. Those that are not where they should be are
+// wanted again where they were moved to, or where the index knows them.
 func (w *window) fetchAll(ctx context.Context) error {
+	for len(w.r.wanted) > 0 {
+		w.r.again = w.r.again[:0]
+		if err := w.fetchOnce(ctx); err != nil {
+			return err
+		}
+		w.r.wanted, w.r.again = w.r.again, w.r.wanted
+	}
+	return nil
+}
+
+// fetchOnce reads the wanted blocks, those that lie together at once.
+func (w *window) fetchOnce(ctx context.Context) error {
 	slices.SortFunc(w.r.wanted, func(a, b wanted) int {
 		if c := bytes.Compare(a.place.Pack[:], b.place.Pack[:]); c != 0 {
 			return c
@@ -216,7 +241,7 @@ func (w *window) request(ctx context.Context, all []wanted, length int64) error 
 	for len(all) > 0 {
 		n := sameFrame(all)
 		frame := all[0].place
-		if err != nil && length != int64(frame.Length) {
+		if err != nil && !isMissing(err) && length != int64(frame.Length) {
 			// A pack that ends too early still holds its first frames.
 			if err := w.request(ctx, all[:n], int64(frame.Length)); err != nil {
 				return err
@@ -292,53 +317,31 @@ func (w *window) holds(b wanted, decoded []byte, from int) bool {
 	return from+size <= len(decoded) && w.r.hash.Sum(decoded[from:from+size]) == w.r.children[b.at].Hash
 }
 
-// elsewhere looks for another copy of a block that is not where its place
-// says, through the index.
+// elsewhere wants a block again that is not where it was looked for: where it
+// was moved to, or where the index knows it. If there is no such place it is lost.
 func (w *window) elsewhere(ctx context.Context, b wanted, failure error) error {
 	s := w.r.image.store
 	size := int64(w.r.image.tree.BlockSize)
 	off := w.off + int64(b.at)*size
-	name := packName(seal.DataPack, b.place.Pack)
 	if failure == nil {
-		failure = s.damaged(name, fmt.Errorf("the block in the frame at offset %d, slot %d is not the one that the tree names", b.place.Offset, b.place.Slot))
+		failure = s.damaged(packName(seal.DataPack, b.place.Pack), fmt.Errorf("the block in the frame at offset %d, slot %d is not the one that the tree names", b.place.Offset, b.place.Slot))
 	}
-	if s.index != nil {
+	if b.moves < maxMoves {
+		to, ok, err := s.movedTo(ctx, b.place)
+		if err != nil {
+			return err
+		}
+		if ok {
+			w.r.again = append(w.r.again, wanted{place: to, at: b.at, moves: b.moves + 1, asked: b.asked})
+			return nil
+		}
+	}
+	if s.index != nil && !b.asked {
 		place, ok, err := s.index.Lookup(w.r.children[b.at].Hash)
 		if err == nil && ok && place != b.place {
-			if data, err := w.fetch(ctx, wanted{place, b.at}); err == nil {
-				return w.visit(off, data[:min(size, w.r.image.Size()-off)])
-			}
+			w.r.again = append(w.r.again, wanted{place: place, at: b.at, asked: true})
+			return nil
 		}
 	}
 	return w.lost(off, min(size, w.r.image.Size()-off), failure)
-}
-
-// fetch reads a single block from a place.
-func (w *window) fetch(ctx context.Context, b wanted) ([]byte, error) {
-	s := w.r.image.store
-	name := packName(seal.DataPack, b.place.Pack)
-	key, err := s.packKey(ctx, seal.DataPack, b.place.Pack)
-	if err != nil {
-		return nil, err
-	}
-	if b.place.Length > maxRequest {
-		return nil, s.damaged(name, fmt.Errorf("a place names a frame of %d bytes", b.place.Length))
-	}
-	sealed := make([]byte, b.place.Length)
-	if err := s.bucket.Get(ctx, name, int64(b.place.Offset), sealed); err != nil {
-		return nil, err
-	}
-	plain, err := key.Open(sealed[:0], sealed, int64(b.place.Offset))
-	if err != nil {
-		return nil, s.explain(name, err)
-	}
-	decoded, _, err := w.r.decoder.Decode(make([]byte, 0, cap(w.r.payload)), plain)
-	if err != nil {
-		return nil, s.explain(name, err)
-	}
-	from := int(b.place.Slot) * w.r.image.tree.BlockSize
-	if !w.holds(b, decoded, from) {
-		return nil, s.damaged(name, fmt.Errorf("the index names a wrong place"))
-	}
-	return decoded[from : from+w.r.image.tree.BlockSize], nil
 }

@@ -9,56 +9,135 @@ import (
 	"sync"
 	"time"
 
+	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/store/bucket"
+	"github.com/diskvault/diskvault/store/internal/pack"
 	"github.com/diskvault/diskvault/store/internal/seal"
 )
 
+// task says what a session is for.
+type task string
+
+const (
+	taskWrite   task = "write"   // stores packs and commits what refers to them
+	taskRead    task = "read"    // relies on images to stay; refers to nothing new
+	taskCollect task = "collect" // refers to nothing
+)
+
+// stored names an image: what a session stands on, or has reached.
+type stored struct {
+	Root Root  `json:"root"`
+	Size int64 `json:"size"`
+	Top  Ref   `json:"top"`
+}
+
 // checkpoint is a partial image: what a run had stored, and behind it the base.
 type checkpoint struct {
-	Root Root      `json:"root"`
-	Size int64     `json:"size"`
-	Top  Ref       `json:"top"`
+	stored
 	Done int64     `json:"done"` // bytes of the disk dealt with
 	Time time.Time `json:"time"`
 }
 
 type sessionDocument struct {
-	ID           ID          `json:"id"`
-	Host         string      `json:"host"`
-	PID          int         `json:"pid"`
-	Started      time.Time   `json:"started"`
-	Instance     string      `json:"instance"`
+	ID       ID        `json:"id"`
+	Task     task      `json:"task"`
+	Host     string    `json:"host"`
+	PID      int       `json:"pid"`
+	Started  time.Time `json:"started"` // this and the next by the writer's clock
+	Renewed  time.Time `json:"renewed"`
+	Instance string    `json:"instance"`
+	// CollectEpoch is the newest condemned list that the writer knows of. From
+	// it on it refers to none of the packs condemned but those in Pins.
 	CollectEpoch int         `json:"collectEpoch"`
-	Bases        []Root      `json:"bases"`
+	Images       []stored    `json:"images"`
+	Pins         []pack.ID   `json:"pins,omitempty"` // condemned packs that it refers to
 	Checkpoint   *checkpoint `json:"checkpoint,omitempty"`
+	// Ended: the writer has committed. It leaves its session if a condemned list
+	// is pending, so that the second marking knows what it stood on.
+	Ended bool `json:"ended,omitempty"`
 }
 
+// writes tells whether the session may still commit something.
+func (d *sessionDocument) writes() bool { return d.Task == taskWrite && !d.Ended }
+
 const (
-	sessionPrefix = "sessions/"
-	renewEvery    = time.Minute
+	sessionPrefix  = "sessions/"
+	maxSessionSize = 16 << 20 // pins, at worst
+	renewEvery     = time.Minute
 )
 
-// session is the writer's word to everybody else that it is at work.
+// session is the word of a writer or reader to everybody else that it is at
+// work. It is renewed until halt or end.
 type session struct {
 	store *Store
 	mu    sync.Mutex // held while a renewal is put
 	doc   sessionDocument
-	last  int // number of the newest object; guarded by mu
+	last  int           // number of the newest object; guarded by mu
+	heed  *clearance    // nil: it refers to nothing new
+	nudge chan struct{} // renews at once
 	stop  context.CancelFunc
 	done  chan struct{}
 }
 
-func (s *Store) beginSession(ctx context.Context, id ID, instance string, bases []Root) (*session, error) {
-	host, _ := os.Hostname() // empty is as good: it only tells people where to look
-	x := &session{store: s, done: make(chan struct{}), doc: sessionDocument{
-		ID: id, Host: host, PID: os.Getpid(), Started: time.Now().UTC(), Instance: instance, Bases: bases,
-	}}
-	if err := x.put(ctx); err != nil {
+// liveSessions are those of this process.
+type liveSessions struct {
+	mu  sync.Mutex
+	all map[*session]bool
+}
+
+func (l *liveSessions) set(x *session, alive bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.all == nil {
+		l.all = map[*session]bool{}
+	}
+	if alive {
+		l.all[x] = true
+	} else {
+		delete(l.all, x)
+	}
+}
+
+// nudge makes the sessions of this process renew at once, so that a collector
+// beside them need not wait for a minute.
+func (l *liveSessions) nudge() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for x := range l.all {
+		select {
+		case x.nudge <- struct{}{}:
+		default: // it is about to
+		}
+	}
+}
+
+// beginSession puts the session. heed may be nil; if not, the condemned lists
+// that the session heeds are those that were there after it was put.
+func (s *Store) beginSession(ctx context.Context, doc sessionDocument, heed *clearance) (*session, error) {
+	doc.Host, _ = os.Hostname() // empty is as good: it only tells people where to look
+	doc.PID, doc.Started = os.Getpid(), time.Now().UTC()
+	x := &session{store: s, heed: heed, nudge: make(chan struct{}, 1), done: make(chan struct{}), doc: doc}
+	if err := x.begin(ctx); err != nil {
 		return nil, err
 	}
 	ctx, x.stop = context.WithCancel(ctx)
+	s.live.set(x, true)
 	go x.renew(ctx)
 	return x, nil
+}
+
+// begin puts the session until it heeds every list that was published before
+// it was visible: a collector that does not see the session is seen by it.
+func (x *session) begin(ctx context.Context) error {
+	for {
+		if err := x.put(ctx); err != nil || x.heed == nil {
+			return err
+		}
+		news, err := x.heed.news(ctx)
+		if err != nil || !news {
+			return err
+		}
+	}
 }
 
 // renew puts the session again every minute. A renewal that fails is not an
@@ -72,9 +151,10 @@ func (x *session) renew(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-x.nudge:
 		case <-tick.C:
-			_ = x.put(ctx)
 		}
+		_ = x.put(ctx)
 	}
 }
 
@@ -82,6 +162,14 @@ func (x *session) renew(ctx context.Context) {
 func (x *session) put(ctx context.Context) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if x.heed != nil && !x.doc.Ended {
+		epoch, pins, err := x.heed.acknowledge(ctx)
+		if err != nil {
+			return err
+		}
+		x.doc.CollectEpoch, x.doc.Pins = epoch, pins
+	}
+	x.doc.Renewed = time.Now().UTC()
 	if _, err := x.store.putDocument(ctx, sessionKey(x.doc.ID, x.last+1), seal.Session, x.doc.ID, x.doc); err != nil {
 		return err
 	}
@@ -99,15 +187,41 @@ func (x *session) checkpoint(ctx context.Context, c checkpoint) error {
 	return x.put(ctx)
 }
 
+// stands fails with SessionFenced if the session was removed by somebody else.
+func (x *session) stands(ctx context.Context) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	_, err := x.store.bucket.Stat(ctx, sessionKey(x.doc.ID, x.last))
+	if isMissing(err) {
+		return x.store.fenced(err)
+	}
+	return err
+}
+
 // halt ends the renewal; the objects stay.
 func (x *session) halt() {
 	x.stop()
 	<-x.done
+	x.store.live.set(x, false)
 }
 
-// end removes the session.
+// end removes the session. While packs are condemned, that of a writer stays,
+// as ended, until the collection is through: what a later point was made on
+// must be known to it, even if this point is deleted at once.
 func (x *session) end(ctx context.Context) error {
 	x.halt()
+	if x.doc.Task == taskWrite {
+		lists, err := x.store.condemnedLists(ctx)
+		if err != nil {
+			return err
+		}
+		if len(lists.pending) > 0 {
+			x.mu.Lock()
+			x.doc.Ended, x.doc.Checkpoint = true, nil
+			x.mu.Unlock()
+			return x.put(ctx)
+		}
+	}
 	return x.store.deleteSession(ctx, x.doc.ID)
 }
 
@@ -125,33 +239,70 @@ func (s *Store) deleteSession(ctx context.Context, id ID) error {
 	return nil
 }
 
+// sessionObject is a session as the store has it.
+type sessionObject struct {
+	sessionDocument
+	renewed time.Time // by the store's clock
+	damage  error     // it cannot be read; of the document the ID is known only
+}
+
+// begun is when the session began, by the store's clock.
+func (o *sessionObject) begun() time.Time { return o.renewed.Add(o.Started.Sub(o.Renewed)) }
+
 // sessions reads the newest object of each session; one that is removed
-// meanwhile, or that cannot be read, is left out.
-func (s *Store) sessions(ctx context.Context) ([]sessionDocument, error) {
-	var all []sessionDocument
+// meanwhile is left out.
+func (s *Store) sessions(ctx context.Context) ([]sessionObject, error) {
+	var ids []ID
 	for o, err := range s.bucket.List(ctx, sessionPrefix, "") {
 		if err != nil {
 			return nil, err
 		}
 		text, _, _ := strings.Cut(strings.TrimPrefix(o.Key, sessionPrefix), "/")
-		id, err := ParseID(text)
-		if err != nil {
-			continue
+		if id, err := ParseID(text); err == nil && (len(ids) == 0 || ids[len(ids)-1] != id) {
+			ids = append(ids, id)
 		}
-		var doc sessionDocument
-		err = s.readDocument(ctx, o.Key, seal.Session, id, maxControlSize, &doc)
-		if errors.Is(err, bucket.ErrNotFound) || isDamage(err) {
-			continue
-		}
+	}
+	var all []sessionObject
+	for _, id := range ids {
+		o, ok, err := s.session(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		if n := len(all); n > 0 && all[n-1].ID == doc.ID {
-			all = all[:n-1] // a newer number of the same session
+		if ok {
+			all = append(all, o)
 		}
-		all = append(all, doc)
 	}
 	return all, nil
+}
+
+// session reads the newest object of a session. One that is renewed meanwhile
+// can hide between two listings, so it is held to be gone only if two show
+// nothing.
+func (s *Store) session(ctx context.Context, id ID) (found sessionObject, ok bool, err error) {
+	for nothing := 0; nothing < 2; {
+		var newest bucket.Object
+		for o, err := range s.bucket.List(ctx, sessionPrefix+id.String()+"/", "") {
+			if err != nil {
+				return found, false, err
+			}
+			newest = o
+		}
+		if newest.Key == "" {
+			nothing++
+			continue
+		}
+		found = sessionObject{renewed: newest.Stored}
+		err := s.readDocument(ctx, newest.Key, seal.Session, id, maxSessionSize, &found.sessionDocument)
+		switch {
+		case errors.Is(err, bucket.ErrNotFound):
+			continue // renewed, or removed
+		case isDamage(err):
+			found.ID, found.damage = id, err
+			return found, true, nil
+		}
+		return found, err == nil, err
+	}
+	return found, false, nil
 }
 
 // Unfinished is the newest checkpoint of an interrupted run of the instance;
@@ -162,9 +313,10 @@ func (s *Store) Unfinished(ctx context.Context, instance string) (img *Image, do
 		return nil, 0, false, err
 	}
 	var newest *checkpoint
-	for _, doc := range all {
-		if c := doc.Checkpoint; doc.Instance == instance && c != nil && (newest == nil || c.Time.After(newest.Time)) {
-			newest = c
+	var of ID
+	for _, o := range all {
+		if c := o.Checkpoint; o.Instance == instance && c != nil && (newest == nil || c.Time.After(newest.Time)) {
+			newest, of = c, o.ID
 		}
 	}
 	if newest == nil {
@@ -177,7 +329,7 @@ func (s *Store) Unfinished(ctx context.Context, instance string) (img *Image, do
 	if err != nil {
 		return nil, 0, false, err
 	}
-	img.partial = true
+	img.keeper, img.partial = sessionPrefix+of.String()+"/", true
 	return img, newest.Done, true, nil
 }
 
@@ -189,10 +341,14 @@ func (s *Store) forgetUnfinished(ctx context.Context, instance string) error {
 		return err
 	}
 	host, _ := os.Hostname()
-	for _, doc := range all {
-		if doc.Instance == instance && doc.Host == host {
-			err = errors.Join(err, s.deleteSession(ctx, doc.ID))
+	for _, o := range all {
+		if o.Instance == instance && o.Host == host && o.writes() {
+			err = errors.Join(err, s.deleteSession(ctx, o.ID))
 		}
 	}
 	return err
+}
+
+func (s *Store) fenced(cause error) error {
+	return problem.Wrap(cause, problem.SessionFenced, "The run was out of touch with the store at %s for so long that it was given up.", s.URL())
 }

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/diskvault/diskvault/base/problem"
@@ -37,6 +38,9 @@ type Store struct {
 	indexDir  string
 	keys      *packKeys
 	frames    *frameCache
+	moves     moves
+	live      liveSessions
+	syncing   sync.Mutex // held while the index learns what was swept
 	buffers   buffers
 	notices   []string
 }

@@ -49,6 +49,7 @@ type Writer struct {
 	ctx     context.Context // ends with the first error
 	cancel  context.CancelCauseFunc
 	session *session
+	clear   *clearance
 	shape   image.Shape
 	damaged map[pack.ID]bool // packs whose blocks must be stored anew
 
@@ -63,6 +64,7 @@ type Writer struct {
 
 	closing sync.Once
 	noIndex sync.Once
+	blind   atomic.Bool // the index failed, and is not asked any more
 
 	mu      sync.Mutex
 	notices []string // guarded by mu
@@ -78,16 +80,21 @@ const (
 	metadataBuffers = 2
 )
 
-// NewWriter begins a session and the image in it. Errors: those of the bucket.
+// ErrBaseGone: what kept the base was deleted, so that it may be collected at
+// any time. The disk must be compared with another one, or with none.
+var ErrBaseGone = errors.New("the recovery point to compare with was deleted meanwhile")
+
+// NewWriter begins a session and the image in it. Errors: ErrBaseGone, and
+// those of the bucket.
 func (s *Store) NewWriter(ctx context.Context, o WriterOptions) (*Writer, error) {
 	if s.index == nil {
 		return nil, errors.New("the store was opened for reading only")
 	}
 	w := &Writer{store: s, options: o, shape: image.Shape{Size: o.Size, BlockSize: s.blockSize}}
-	var bases []Root
+	doc := sessionDocument{ID: o.ID, Task: taskWrite, Instance: o.Instance}
 	var base *image.Tree
 	if o.Base != nil {
-		bases, base = []Root{o.Base.root}, o.Base.tree
+		doc.Images, base = []stored{o.Base.stored()}, o.Base.tree
 	}
 	trial, err := seal.NewEncoder(o.Compression)
 	if err != nil {
@@ -97,8 +104,13 @@ func (s *Store) NewWriter(ctx context.Context, o WriterOptions) (*Writer, error)
 	if w.damaged, err = s.damagedPacks(ctx); err != nil {
 		return nil, err
 	}
-	if w.session, err = s.beginSession(ctx, o.ID, o.Instance, bases); err != nil {
+	w.clear = s.newClearance()
+	if w.session, err = s.beginSession(ctx, doc, w.clear); err != nil {
 		return nil, err
+	}
+	if err := w.settle(ctx); err != nil {
+		w.session.halt()
+		return nil, errors.Join(err, s.deleteSession(ctx, o.ID))
 	}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	w.fresh.blocks = map[Root]freshBlock{}
@@ -114,6 +126,28 @@ func (s *Store) NewWriter(ctx context.Context, o WriterOptions) (*Writer, error)
 	w.tree = image.NewBuilder(w.shape, base, s.hasher(nodeDomain), sink{w})
 	w.treeWork = o.Meter.Stage("tree", 1).Worker(0)
 	return w, nil
+}
+
+// settle makes sure of what the writer is going to rely on, now that its
+// session is there to be seen by every collector.
+func (w *Writer) settle(ctx context.Context) error {
+	if w.options.Base != nil {
+		kept, err := w.options.Base.kept(ctx)
+		if err != nil {
+			return err
+		}
+		if !kept {
+			return ErrBaseGone
+		}
+	}
+	if err := w.store.syncIndex(ctx); err != nil {
+		if problem.Is(err, problem.IndexDamaged) || problem.Is(err, problem.HomeFull) {
+			w.indexFailed(err)
+			return nil
+		}
+		return err
+	}
+	return nil
 }
 
 // fail ends the run with the first error.
@@ -208,11 +242,9 @@ func (w *Writer) Checkpoint() error {
 		return err
 	}
 	return w.session.checkpoint(w.ctx, checkpoint{
-		Root: w.shape.Root(w.store.hasher(rootDomain), top.Hash),
-		Size: w.shape.Size,
-		Top:  Ref{top.Hash, top.Place},
-		Done: done,
-		Time: time.Now().UTC(),
+		stored: stored{w.shape.Root(w.store.hasher(rootDomain), top.Hash), w.shape.Size, Ref{top.Hash, top.Place}},
+		Done:   done,
+		Time:   time.Now().UTC(),
 	})
 }
 
@@ -247,6 +279,9 @@ func (w *Writer) Commit(p Point) (Point, error) {
 	}
 	p.Bytes.Zero, p.Bytes.Unchanged, p.Bytes.Known = counted.Zero, counted.Unchanged, counted.Known
 	p.Bytes.New, p.Bytes.Stored = counted.New, counted.Stored
+	if err := w.session.stands(w.ctx); err != nil {
+		return p, err
+	}
 	if err := w.store.commit(w.ctx, w.options.ID, p); err != nil {
 		return p, err
 	}
@@ -268,20 +303,24 @@ func (w *Writer) Close() {
 	})
 }
 
-// lookup asks the index where a block or node lies. What lies in a damaged
-// pack is unknown, and so is all once the index has failed: unknown costs
-// space, never correctness.
+// lookup asks the index where a block or node lies. What lies in a damaged or
+// condemned pack is unknown, and so is all once the index has failed: unknown
+// costs space, never correctness.
 func (w *Writer) lookup(h Root) (pack.Place, bool) {
+	if w.blind.Load() {
+		return pack.Place{}, false
+	}
 	place, ok, err := w.store.index.Lookup(h)
 	if err != nil {
 		w.indexFailed(err)
 		return pack.Place{}, false
 	}
-	return place, ok && !w.damaged[place.Pack]
+	return place, ok && !w.damaged[place.Pack] && w.clear.use(place.Pack)
 }
 
 // indexFailed notes that the run goes on without its local accelerator.
 func (w *Writer) indexFailed(err error) {
+	w.blind.Store(true)
 	w.noIndex.Do(func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
@@ -303,11 +342,13 @@ func (s sink) Known(h Root) (pack.Place, bool) {
 	return s.w.lookup(h)
 }
 
-// Serves is always true in a store without damage. In another, a node is taken
-// over only if it names the very places that the new one names, none of which
-// is damaged, and so on down: hashes are the same wherever the pieces lie.
-func (s sink) Serves(ctx context.Context, c image.Child, n *image.Node) (bool, error) {
-	if len(s.w.damaged) == 0 {
+// Serves is always true for a node of the base in a store without damage: the
+// session keeps all that the base reaches. Any other is taken over only if it
+// names the very places that the new one names, none of which is damaged, and so
+// on down: hashes are the same wherever the pieces lie, and a node that nothing
+// keeps may name packs that are gone.
+func (s sink) Serves(ctx context.Context, c image.Child, n *image.Node, ofBase bool) (bool, error) {
+	if ofBase && len(s.w.damaged) == 0 {
 		return true, nil
 	}
 	if s.w.damaged[c.Place.Pack] {

@@ -15,8 +15,9 @@ type Sink interface {
 	// Known gives the place of a node that is stored already.
 	Known(h block.Hash) (pack.Place, bool)
 	// Serves tells whether the stored node c may be taken over for n, which has
-	// the same hash: not if it is damaged, or names places that are.
-	Serves(ctx context.Context, c Child, n *Node) (bool, error)
+	// the same hash: not if it is damaged, or names places that are. ofBase
+	// tells that it is a node of the base.
+	Serves(ctx context.Context, c Child, n *Node, ofBase bool) (bool, error)
 	// Damaged tells whether an error of a Loader says that the node is damaged
 	// or missing, as against that it could not be asked for.
 	Damaged(err error) bool
@@ -234,7 +235,7 @@ func (b *Builder) kept(ctx context.Context, l int, i int64, h block.Hash, n *Nod
 		if err != nil {
 			b.compare = nil
 		} else if c.Hash == h {
-			if ok, err := b.sink.Serves(ctx, c, n); ok || err != nil {
+			if ok, err := b.sink.Serves(ctx, c, n, true); ok || err != nil {
 				return c.Place, err
 			}
 		}
@@ -242,7 +243,7 @@ func (b *Builder) kept(ctx context.Context, l int, i int64, h block.Hash, n *Nod
 	p, ok := b.sink.Known(h)
 	if ok {
 		var err error
-		if ok, err = b.sink.Serves(ctx, Child{h, p}, n); err != nil {
+		if ok, err = b.sink.Serves(ctx, Child{h, p}, n, false); err != nil {
 			return pack.Place{}, err
 		}
 	}

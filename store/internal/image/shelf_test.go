@@ -39,7 +39,7 @@ func (s *shelf) Known(h block.Hash) (pack.Place, bool) {
 	return p, ok && s.knows
 }
 
-func (s *shelf) Serves(ctx context.Context, c Child, n *Node) (bool, error) {
+func (s *shelf) Serves(ctx context.Context, c Child, n *Node, _ bool) (bool, error) {
 	if s.stale || len(s.bad) == 0 {
 		return !s.stale, nil
 	}

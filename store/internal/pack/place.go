@@ -24,6 +24,19 @@ func ParseID(text string) (id ID, ok bool) {
 	return id, err == nil && id.String() == text
 }
 
+// MarshalText writes 32 hex digits.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads 32 hex digits.
+func (id *ID) UnmarshalText(text []byte) error {
+	read, ok := ParseID(string(text))
+	if !ok {
+		return fmt.Errorf("%q is not the ID of a pack", text)
+	}
+	*id = read
+	return nil
+}
+
 // Place says where a piece (a block or a tree node) lies: in which pack, where
 // the sealed frame lies in it, and which piece of the frame it is.
 type Place struct {

@@ -24,6 +24,8 @@ const (
 	Condemned    Kind = 8
 	IndexSegment Kind = 9
 	DamageNote   Kind = 10
+	Moved        Kind = 11
+	SweepList    Kind = 12
 )
 
 // Version is the version that this code writes, of every kind.

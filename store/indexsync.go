@@ -1,0 +1,46 @@
+package store
+
+import (
+	"context"
+
+	"github.com/diskvault/diskvault/store/internal/pack"
+)
+
+// syncIndex makes the local index forget what collections have swept since it
+// was last up to date, whoever ran them. The session of whoever asks must be
+// there: no later sweep passes it by.
+func (s *Store) syncIndex(ctx context.Context) error {
+	s.syncing.Lock()
+	defer s.syncing.Unlock()
+	l, err := s.condemnedLists(ctx)
+	if err != nil {
+		return err
+	}
+	known, err := s.index.Epoch()
+	if err != nil {
+		return err
+	}
+	swept := uint64(l.swept())
+	if known == swept {
+		return nil
+	}
+	there := map[pack.ID]bool{}
+	if err := s.packs(ctx, func(p packObject) error { there[p.id] = true; return nil }); err != nil {
+		return err
+	}
+	var gone []pack.ID
+	for id, err := range s.index.Packs() {
+		if err != nil {
+			return err
+		}
+		if !there[id] {
+			gone = append(gone, id)
+		}
+	}
+	for _, id := range gone {
+		if err := s.index.Forget(id); err != nil {
+			return err
+		}
+	}
+	return s.index.SetEpoch(swept)
+}
