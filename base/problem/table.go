@@ -60,6 +60,12 @@ const (
 	JobNotFound           Code = "JobNotFound"
 	CodeNotFound          Code = "CodeNotFound"
 
+	PolicyScheduleInvalid   Code = "PolicyScheduleInvalid"
+	PolicyRetentionInvalid  Code = "PolicyRetentionInvalid"
+	PolicyLimitExceeded     Code = "PolicyLimitExceeded"
+	SnapshotLimitReached    Code = "SnapshotLimitReached"
+	ProtectionStateConflict Code = "ProtectionStateConflict"
+
 	HomeNotUsable   Code = "HomeNotUsable"
 	HomeFull        Code = "HomeFull"
 	HomeBusy        Code = "HomeBusy"
@@ -154,6 +160,17 @@ var table = []Entry{
 		[]string{"`diskvault jobs` lists them."}},
 	{CodeNotFound, NotFound, "No error or finding has this code.",
 		[]string{"`diskvault explain` lists all codes."}},
+
+	{PolicyScheduleInvalid, Usage, "The schedule of a policy cannot be used.",
+		[]string{"Write it as R/<date and time with offset>/<interval>, for example R/2026-01-01T22:00:00+00:00/PT4H; the interval is PT1H, PT2H, PT4H, PT6H, PT8H, PT12H or P1D."}},
+	{PolicyRetentionInvalid, Usage, "The retention rules of a policy contradict each other or cannot be used.",
+		[]string{"Correct the rules named in the message; a policy has one default rule, and each other rule its own tag, criterion and priority."}},
+	{PolicyLimitExceeded, Refused, "The policy would keep more recovery points of a disk than there may be, or for too long.",
+		[]string{"Shorten the durations or back up less often, as the message says.", "Points that must live longer belong into the vault tier, which has no limit of number and keeps up to 99 years."}},
+	{SnapshotLimitReached, Refused, "The disk has as many recovery points in the operational tier as there may be, so no further one is made.",
+		[]string{"Delete points that nobody needs, or wait until some expire.", "Shorten the retention of the policy if this comes again."}},
+	{ProtectionStateConflict, Refused, "The state of the backup instance does not allow this.",
+		[]string{"Resume the protection first if it is stopped or suspended; undelete the instance if it is deleted."}},
 
 	{HomeNotUsable, Refused, "The data folder cannot be used.",
 		[]string{"Choose another with --home, or correct its permissions."}},

@@ -2,7 +2,6 @@ package resource
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"time"
 )
@@ -11,26 +10,39 @@ import (
 // years: P30D, P2W, P6M, P1Y.
 type Duration string
 
-var durationPattern = regexp.MustCompile(`^P([1-9][0-9]{0,4})([DWMY])$`)
+// parse splits a duration into its number, 1 to 99999, and its unit. It
+// allocates nothing: it runs for every recovery point whenever points expire.
+func (d Duration) parse() (n int, unit byte, ok bool) {
+	if len(d) < 3 || len(d) > 7 || d[0] != 'P' || d[1] == '0' {
+		return 0, 0, false
+	}
+	for _, c := range []byte(d[1 : len(d)-1]) {
+		if c < '0' || c > '9' {
+			return 0, 0, false
+		}
+		n = n*10 + int(c-'0')
+	}
+	switch unit = d[len(d)-1]; unit {
+	case 'D', 'W', 'M', 'Y':
+		return n, unit, true
+	}
+	return 0, 0, false
+}
 
 // After gives the moment that lies the duration after t, by the calendar in
 // UTC.
 func (d Duration) After(t time.Time) (time.Time, error) {
-	m := durationPattern.FindStringSubmatch(string(d))
-	if m == nil {
+	n, unit, ok := d.parse()
+	if !ok {
 		return time.Time{}, fmt.Errorf("%q is not a duration such as P30D, P2W, P6M or P1Y", string(d))
 	}
-	n, err := strconv.Atoi(m[1])
-	if err != nil {
-		return time.Time{}, err
-	}
 	t = t.UTC()
-	switch m[2] {
-	case "D":
+	switch unit {
+	case 'D':
 		return t.AddDate(0, 0, n), nil
-	case "W":
+	case 'W':
 		return t.AddDate(0, 0, 7*n), nil
-	case "M":
+	case 'M':
 		return t.AddDate(0, n, 0), nil
 	}
 	return t.AddDate(n, 0, 0), nil
@@ -38,13 +50,13 @@ func (d Duration) After(t time.Time) (time.Time, error) {
 
 // Words says the duration in words: "30 days".
 func (d Duration) Words() string {
-	m := durationPattern.FindStringSubmatch(string(d))
-	if m == nil {
+	n, unit, ok := d.parse()
+	if !ok {
 		return string(d)
 	}
-	unit := map[string]string{"D": "day", "W": "week", "M": "month", "Y": "year"}[m[2]]
-	if m[1] != "1" {
-		unit += "s"
+	word := map[byte]string{'D': "day", 'W': "week", 'M': "month", 'Y': "year"}[unit]
+	if n != 1 {
+		word += "s"
 	}
-	return m[1] + " " + unit
+	return strconv.Itoa(n) + " " + word
 }

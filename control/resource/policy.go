@@ -16,19 +16,40 @@ type Policy struct {
 	Schedule  Schedule        `json:"schedule"`
 	Retention []RetentionRule `json:"retention"`
 	Created   time.Time       `json:"created"`
+	// Modified is when its rules were last replaced; zero: never. New rules
+	// govern new points: those that exist carry their own duration.
+	Modified time.Time `json:"modified,omitzero"`
 }
 
 // Schedule is a repeating interval of ISO 8601 with its time zone.
 type Schedule struct {
-	Interval string `json:"interval"` // R/<start>/<duration>; a start in the past only sets the phase
-	TimeZone string `json:"timeZone"`
+	Name     string `json:"name,omitempty"` // of the backup rule on the wire, such as BackupHourly
+	Interval string `json:"interval"`       // R/<start>/<duration>; a start in the past only sets the phase
+	TimeZone string `json:"timeZone"`       // a Windows or IANA name; empty means UTC
 }
+
+// Criterion picks the backups that a retention rule keeps.
+type Criterion string
+
+// The criteria of a rule that is not the default. First means the first
+// scheduled backup that succeeds in the period, by the policy's time zone.
+const (
+	FirstOfDay   Criterion = "FirstOfDay"
+	FirstOfWeek  Criterion = "FirstOfWeek" // weeks begin on Monday
+	FirstOfMonth Criterion = "FirstOfMonth"
+	FirstOfYear  Criterion = "FirstOfYear"
+)
 
 // RetentionRule keeps the points of one tag for a duration.
 type RetentionRule struct {
-	Tag      string   `json:"tag"`
-	Duration Duration `json:"duration"`
-	Default  bool     `json:"isDefault"`
+	Tag       string    `json:"tag"`
+	Duration  Duration  `json:"duration"` // in the operational tier
+	Default   bool      `json:"isDefault"`
+	Criterion Criterion `json:"criterion,omitempty"` // empty in the default rule
+	Priority  int       `json:"priority,omitempty"`  // if several rules claim a point, the smallest wins; the default rule comes last
+	// VaultDuration is how long the copy in the vault tier is kept; empty: the
+	// rule copies nothing there.
+	VaultDuration Duration `json:"vaultDuration,omitempty"`
 }
 
 // DefaultPolicy is what a disk gets when nobody asks for anything else: daily
