@@ -1,7 +1,9 @@
-// Package capture gives point-in-time views of disks. There is one way so far,
-// the quiescent read: the source itself is read while the kernel is asked
+// Package capture gives point-in-time views of disks, in one of several ways
+// that are tried in order: a reflink of the file on XFS and btrfs, whoever writes
+// to it; or the quiescent read of the source itself, while the kernel is asked
 // whether anybody writes to it. A view never claims to be of one point in time:
-// it proves it after it was read, or says why it cannot.
+// it proves it after it was read, or says why it cannot. Some views can also tell
+// what has changed since an earlier one.
 package capture
 
 import (
