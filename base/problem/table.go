@@ -28,6 +28,11 @@ const (
 	SourceReplaced         Code = "SourceReplaced"
 	SourceTooLarge         Code = "SourceTooLarge"
 
+	MachineBusy    Code = "MachineBusy"
+	MachineManaged Code = "MachineManaged"
+	MachineFailed  Code = "MachineFailed"
+	CaptureNoRoom  Code = "CaptureNoRoom"
+
 	TargetExists      Code = "TargetExists"
 	TargetTooSmall    Code = "TargetTooSmall"
 	TargetInUse       Code = "TargetInUse"
@@ -60,11 +65,35 @@ const (
 	JobNotFound           Code = "JobNotFound"
 	CodeNotFound          Code = "CodeNotFound"
 
+	CatalogUnreachable  Code = "CatalogUnreachable"
+	ResourceIDInvalid   Code = "LinkedInvalidPropertyId"
+	ResourceNotFound    Code = "ResourceNotFound"
+	GroupNotFound       Code = "ResourceGroupNotFound"
+	ResourceChanged     Code = "PreconditionFailed"
+	ResourceExists      Code = "Conflict"
+	LocationConflict    Code = "InvalidResourceLocation"
+	PropertyFixed       Code = "PropertyChangeNotAllowed"
+	VaultInUse          Code = "VaultInUse"
+	PolicyInUse         Code = "UserErrorDppPolicyObjectInUse"
+	PolicyInSoftDeleted Code = "UserErrorPolicyAssociatedWithSoftDeletedItems"
+	GroupInUse          Code = "ResourceGroupInUse"
+	DiskProtected       Code = "UserErrorDppDatasourceAlreadyProtected"
+	BackupRuleUnknown   Code = "BMSUserErrorDPPAdhocBackupNotAllowedForBackupType"
+	OneBackupAtATime    Code = "UserErrorMaxConcurrentOperationLimitReached"
+	DailyLimitReached   Code = "DailyLimitReached"
+	AssignmentFixed     Code = "RoleAssignmentUpdateNotPermitted"
+	AssignmentExists    Code = "RoleAssignmentExists"
+	RoleUnknown         Code = "RoleDefinitionDoesNotExist"
+	PrincipalUnknown    Code = "PrincipalNotFound"
+
 	PolicyScheduleInvalid   Code = "PolicyScheduleInvalid"
 	PolicyRetentionInvalid  Code = "PolicyRetentionInvalid"
 	PolicyLimitExceeded     Code = "PolicyLimitExceeded"
 	SnapshotLimitReached    Code = "SnapshotLimitReached"
 	ProtectionStateConflict Code = "ProtectionStateConflict"
+	SoftDeleteIrreversible  Code = "SoftDeleteIrreversible"
+
+	DppAlwaysOnSoftDeleteStateMandatory Code = "DppAlwaysOnSoftDeleteStateMandatory"
 
 	HomeNotUsable   Code = "HomeNotUsable"
 	HomeFull        Code = "HomeFull"
@@ -100,6 +129,15 @@ var table = []Entry{
 		[]string{"To protect it as a disk of its own, give it a name with --name.", "If it is the same disk, made anew on purpose, run again with --accept-replaced."}},
 	{SourceTooLarge, Refused, "The disk is larger than diskvault supports.",
 		[]string{"Protect a disk of at most 32 TiB."}},
+
+	{MachineBusy, Busy, "The monitor of the running machine serves one program at a time, and another one is connected.",
+		[]string{"Run again when the other program has ended.", "Or give the machine a second QMP socket for diskvault."}},
+	{MachineManaged, Refused, "The running machine is managed by libvirt, which must itself take part in a backup of its disks.",
+		[]string{"Shut the machine down and back up its image file.", "Or let the storage under the image give the point in time: XFS or btrfs, LVM thin, Ceph RBD."}},
+	{MachineFailed, Failed, "The running machine refused a step of the backup, ended, or does not answer.",
+		[]string{"Look at the reason given and run again; what the failed run left inside the machine is cleared away first."}},
+	{CaptureNoRoom, Refused, "There is too little room for what changes on the disk while it is backed up.",
+		[]string{"Free some room, or name a folder with more: &fleece=/FOLDER in the URL of a running machine's disk."}},
 
 	{TargetExists, Refused, "The target of the restore holds data already.",
 		[]string{"Choose another target, or overwrite it with --overwrite."}},
@@ -161,6 +199,47 @@ var table = []Entry{
 	{CodeNotFound, NotFound, "No error or finding has this code.",
 		[]string{"`diskvault explain` lists all codes."}},
 
+	{CatalogUnreachable, Busy, "The database of the catalog cannot be reached.",
+		[]string{"Check that the database server runs and that its URL is right.", "Backups in the stores are not affected."}},
+	{ResourceIDInvalid, Usage, "A value that must be a resource ID is none.",
+		[]string{"Give the whole ID, as in /subscriptions/…/resourceGroups/…/providers/…"}},
+	{ResourceNotFound, NotFound, "There is no such resource.",
+		[]string{"Correct the ID, or make the resource first."}},
+	{GroupNotFound, NotFound, "There is no such resource group.",
+		[]string{"Make the resource group first, or correct its name."}},
+	{ResourceChanged, Refused, "The resource was changed after it was read.",
+		[]string{"Read it again, and apply the change to what it is now."}},
+	{ResourceExists, Refused, "What exists already does not fit the request.",
+		[]string{"Choose another name, or look at what exists under this one."}},
+	{LocationConflict, Refused, "The resource exists in another location.",
+		[]string{"Use the location that it has, or another name."}},
+	{PropertyFixed, Refused, "A property cannot be changed once the resource exists.",
+		[]string{"Leave the property as it is, or make the resource anew under another name."}},
+	{VaultInUse, Refused, "The vault still holds backup instances or policies, so it is not deleted.",
+		[]string{"Delete its backup instances and then its policies first."}},
+	{PolicyInUse, Refused, "Backup instances still use the policy, so it is not deleted.",
+		[]string{"Move the instances named to another policy, or delete them first."}},
+	{PolicyInSoftDeleted, Refused, "Deleted backup instances that can still be had back use the policy, so it is not deleted.",
+		[]string{"Wait until they are purged, or undelete them and choose another policy for them."}},
+	{GroupInUse, Refused, "The resource group still holds resources, so it is not deleted.",
+		[]string{"Delete the resources named first."}},
+	{DiskProtected, Refused, "The disk is protected by another backup instance already.",
+		[]string{"Delete the other backup instance first, or choose another disk."}},
+	{BackupRuleUnknown, Usage, "The policy has no backup rule of this name.",
+		[]string{"Give the name of the backup rule, which holds the schedule, and not that of a retention rule."}},
+	{OneBackupAtATime, Refused, "An operation of this kind runs for the disk already; there is one at a time.",
+		[]string{"Wait for it to end; `diskvault jobs` shows it."}},
+	{DailyLimitReached, Refused, "The instance has had as many on-demand operations within a day as the limit allows.",
+		[]string{"Wait; the limit counts the last 24 hours.", "The limit is a setting of the server."}},
+	{AssignmentFixed, Refused, "A role assignment cannot be changed.",
+		[]string{"Remove it and make another one, or use a new name."}},
+	{AssignmentExists, Refused, "The principal has this role at this scope already.",
+		[]string{"Use the assignment that exists."}},
+	{RoleUnknown, Usage, "There is no such role definition.",
+		[]string{"Use the ID of a role from the list of role definitions."}},
+	{PrincipalUnknown, Usage, "There is no such principal.",
+		[]string{"Make the principal first, or correct its object ID."}},
+
 	{PolicyScheduleInvalid, Usage, "The schedule of a policy cannot be used.",
 		[]string{"Write it as R/<date and time with offset>/<interval>, for example R/2026-01-01T22:00:00+00:00/PT4H; the interval is PT1H, PT2H, PT4H, PT6H, PT8H, PT12H or P1D."}},
 	{PolicyRetentionInvalid, Usage, "The retention rules of a policy contradict each other or cannot be used.",
@@ -169,6 +248,10 @@ var table = []Entry{
 		[]string{"Shorten the durations or back up less often, as the message says.", "Points that must live longer belong into the vault tier, which has no limit of number and keeps up to 99 years."}},
 	{SnapshotLimitReached, Refused, "The disk has as many recovery points in the operational tier as there may be, so no further one is made.",
 		[]string{"Delete points that nobody needs, or wait until some expire.", "Shorten the retention of the policy if this comes again."}},
+	{SoftDeleteIrreversible, Refused, "Soft delete of the vault is AlwaysOn, which cannot be taken back.",
+		[]string{"Leave it as it is; use another vault for disks that need no soft delete."}},
+	{DppAlwaysOnSoftDeleteStateMandatory, Refused, "This version of the API accepts no other setting of soft delete than AlwaysOn.",
+		[]string{"Send AlwaysOn, or use an api-version before 2025-09-01."}},
 	{ProtectionStateConflict, Refused, "The state of the backup instance does not allow this.",
 		[]string{"Resume the protection first if it is stopped or suspended; undelete the instance if it is deleted."}},
 

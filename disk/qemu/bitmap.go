@@ -1,0 +1,99 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// bitmap is the machine's record of the changes to a node.
+type bitmap struct {
+	Name         string `json:"name"`
+	Recording    bool   `json:"recording"`
+	Persistent   bool   `json:"persistent"`
+	Busy         bool   `json:"busy"`
+	Inconsistent bool   `json:"inconsistent"` // the machine ended without storing it
+}
+
+// action is a part of a transaction.
+type action struct {
+	Type string `json:"type"`
+	Data any    `json:"data"`
+}
+
+type bitmapName struct {
+	Node string `json:"node"`
+	Name string `json:"name"`
+}
+
+// granularity is how many bytes one bit stands for: a block of the store, and a
+// cluster of a qcow2 file.
+const granularity = 64 << 10
+
+func bitmapAdd(d Disk, name string) action {
+	return action{"block-dirty-bitmap-add", map[string]any{
+		"node": d.node, "name": name, "granularity": granularity, "persistent": d.persistent,
+	}}
+}
+
+func bitmapAction(verb string, d Disk, name string) action {
+	return action{"block-dirty-bitmap-" + verb, bitmapName{d.node, name}}
+}
+
+func (m *Machine) transact(ctx context.Context, actions ...action) error {
+	if len(actions) == 0 {
+		return nil
+	}
+	return m.monitor.run(ctx, "transaction", map[string]any{"actions": actions}, nil)
+}
+
+// records are an owner's bitmaps of a disk. Those that the machine could not
+// keep are removed, and counted in lost.
+func (m *Machine) records(ctx context.Context, d Disk, owner string) (good []string, lost int, err error) {
+	g, err := m.graph(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, b := range g.nodes[d.node].Bitmaps {
+		if !strings.HasPrefix(b.Name, prefix+owner+"-") {
+			continue
+		}
+		if !b.Inconsistent {
+			good = append(good, b.Name)
+			continue
+		}
+		lost++
+		if err := m.monitor.run(ctx, "block-dirty-bitmap-remove", bitmapName{d.node, b.Name}, nil); err != nil {
+			return nil, 0, err
+		}
+	}
+	return good, lost, nil
+}
+
+// settle leaves one record of a disk: after success the new one, after a
+// failure an old one that has taken in what the new one knows. Without an old
+// one a failure leaves none: nothing could be compared with it.
+func (m *Machine) settle(ctx context.Context, s *Slice, success bool) error {
+	var todo []action
+	switch {
+	case success:
+		for _, old := range s.older {
+			todo = append(todo, bitmapAction("remove", s.Disk, old))
+		}
+	case len(s.older) == 0:
+		todo = append(todo, bitmapAction("remove", s.Disk, s.bitmap))
+	default:
+		// Enabled first: what is written from here on is in the old one, what was
+		// written before it comes over from the new one.
+		todo = append(todo, bitmapAction("enable", s.Disk, s.older[0]),
+			action{"block-dirty-bitmap-merge", map[string]any{"node": s.node, "target": s.older[0], "bitmaps": []string{s.bitmap}}},
+			bitmapAction("remove", s.Disk, s.bitmap))
+	}
+	err := m.transact(ctx, todo...)
+	var refused *commandError
+	if errors.As(err, &refused) {
+		return fmt.Errorf("the record of changes of %s cannot be settled: %w", s.Name, err)
+	}
+	return err
+}
