@@ -31,7 +31,7 @@ const (
 type Options struct {
 	Store    *store.Store
 	Source   *disk.Source
-	Capturer capture.Capturer // nil: capture.Quiescent
+	Capturer capture.Capturer // nil: capture.Options, for the instance
 	Parent   *store.Point     // newest point of the instance; nil: none
 
 	// Point is the beginning of the point to be: the fields that the run does
@@ -45,6 +45,9 @@ type Options struct {
 	AcceptReplaced    bool          // the disk may be another than that of the parent
 	LimitRate         int64         // bytes read in a second; 0: no limit
 	CheckpointEvery   time.Duration // 0: five minutes
+	// FullReadEvery is after how long all of the disk is read again although its
+	// changes are tracked, to see whether tracking missed any; 0: 30 days.
+	FullReadEvery time.Duration
 
 	Meter *meter.Meter // required; the run adds phases, stages and seams
 }
@@ -57,6 +60,7 @@ type Result struct {
 	Resumed        int64    // bytes that an interrupted run had dealt with already
 	Attempts       int      // how often the source was read, from 1
 	Warnings       []string // sentences for the user
+	Notices        []string // the same, of what is no defect of the point
 }
 
 // Capture is how the point in time was had.
@@ -69,17 +73,24 @@ type Capture struct {
 
 // ChangeTracking is how the run knew what to read.
 type ChangeTracking struct {
-	Method string `json:"method"`
-	Reason string `json:"reason"`
+	Method string
+	Reason string
+	// Dropped is why the next backup will not know: a clause.
+	Dropped string
+	// Missed are changes that tracking did not name, found by reading everything.
+	Missed []store.Range
 }
 
 // Run is one backup. Make it with New, call Do once; Progress any time.
 type Run struct {
-	options Options
-	total   int64
-	result  Result
+	options  Options
+	result   Result
+	parent   *store.Image // content of the parent; nil: none, or damaged
+	distrust string       // why changes are not to be tracked: a clause
+	reported int64        // bytes that change tracking named in this attempt
 
 	mu     sync.Mutex // covers what Progress looks at
+	total  int64
 	line   *pipeline
 	writer *store.Writer
 	began  time.Time
@@ -88,7 +99,10 @@ type Run struct {
 // New prepares a run.
 func New(o Options) *Run {
 	if o.Capturer == nil {
-		o.Capturer = capture.Quiescent{}
+		o.Capturer = capture.Options{Owner: o.Point.Instance}
+	}
+	if o.FullReadEvery <= 0 {
+		o.FullReadEvery = 30 * 24 * time.Hour
 	}
 	if o.CheckpointEvery <= 0 {
 		o.CheckpointEvery = 5 * time.Minute
@@ -153,15 +167,10 @@ func (r *Run) warn(format string, args ...any) {
 func (r *Run) preflight(ctx context.Context) (*store.Image, error) {
 	o := r.options
 	o.Meter.Phase(phasePreflight)
-	r.result.ChangeTracking = ChangeTracking{Method: "none", Reason: "first backup of this disk"}
 	var base *store.Image
 	if o.Parent != nil {
 		if err := r.sameDisk(); err != nil {
 			return nil, err
-		}
-		r.result.ChangeTracking.Reason = "nothing records the changes of this source, so all of it was read and compared"
-		if o.FullScan {
-			r.result.ChangeTracking.Reason = "a full scan was asked for"
 		}
 		if o.Parent.Size != o.Source.Size {
 			r.warn("The disk had %d bytes at the last backup and has %d now.", o.Parent.Size, o.Source.Size)
@@ -169,8 +178,9 @@ func (r *Run) preflight(ctx context.Context) (*store.Image, error) {
 		var err error
 		if base, err = o.Store.Image(*o.Parent); err != nil {
 			r.warn("The last recovery point, %s, is damaged; everything is compared with the index instead. Run `diskvault store check`.", o.Parent.ID)
-			base = nil
+			r.distrust, base = damagedParent, nil
 		}
+		r.parent = base
 	}
 	// What an interrupted run stored is nearer to the disk than the parent, and
 	// behind what it reached it is the parent.
@@ -201,7 +211,7 @@ func (r *Run) sameDisk() error {
 func (r *Run) attempt(ctx context.Context, base *store.Image) (again bool, err error) {
 	o := r.options
 	o.Meter.Phase(phaseQuiesce)
-	began := time.Now()
+	began, id := time.Now(), newID()
 	view, err := o.Capturer.Capture(ctx, o.Source)
 	if err != nil {
 		return false, err
@@ -212,8 +222,18 @@ func (r *Run) attempt(ctx context.Context, base *store.Image) (again bool, err e
 		return r.refuse(ctx, view)
 	}
 
+	if n, ok := view.(noticer); ok {
+		r.result.Notices = n.Notices()
+	}
+	changes, tracked, err := r.changes(ctx, view)
+	if err != nil {
+		return false, err
+	}
+	if tracked {
+		base = r.parent // what the changes are against, as no checkpoint is
+	}
 	writer, err := o.Store.NewWriter(ctx, store.WriterOptions{
-		ID: newID(), Instance: o.Point.Instance, Size: view.Size(), Base: base, Compression: o.Compression, Meter: o.Meter,
+		ID: id, Instance: o.Point.Instance, Size: view.Size(), Base: base, Compression: o.Compression, Meter: o.Meter,
 	})
 	if err != nil {
 		return false, err
@@ -224,18 +244,22 @@ func (r *Run) attempt(ctx context.Context, base *store.Image) (again bool, err e
 		source: view, writer: writer, meter: o.Meter, limit: newLimiter(o.LimitRate),
 		allowUnreadable: o.AllowUnreadable, checkpointEvery: o.CheckpointEvery,
 	}
+	if tracked {
+		if line.changed, err = r.changed(changes, writer, view.Size()); err != nil {
+			return r.withoutBase(err)
+		}
+		line.tracked = true
+	}
 	if !o.AllowInconsistent {
 		line.broken = view.Broken()
 	}
-	r.mu.Lock()
-	r.line, r.writer, r.began = line, writer, time.Now()
-	r.mu.Unlock()
+	r.follow(line, writer)
 	err = line.run(ctx, int64(o.Store.BlockSize()))
 	if errors.Is(err, errBroken) {
 		return r.refuse(ctx, view)
 	}
 	if err != nil {
-		return false, explain(err)
+		return r.withoutBase(explain(err))
 	}
 
 	proof, err := view.Prove(ctx)
@@ -246,14 +270,33 @@ func (r *Run) attempt(ctx context.Context, base *store.Image) (again bool, err e
 	if !proof.Proven && !o.AllowInconsistent {
 		return proof.Retry, proof.Problem(o.Source)
 	}
-	// Whoever waits to write to the source need not wait for the commit.
-	if err := closeOnce(&view); err != nil {
-		return false, err
+	point := r.point(began, proof, line)
+	point.CaptureBase = r.keep(ctx, view, proof, id)
+	if _, ok := view.(tracker); !ok {
+		// Whoever waits to write to the source need not wait for the commit.
+		if err := closeOnce(&view); err != nil {
+			return false, err
+		}
 	}
 	o.Meter.Phase(phaseCommit)
-	r.result.Point, err = writer.Commit(r.point(began, proof, line))
+	r.result.Point, err = writer.Commit(point)
 	r.result.Warnings = append(r.result.Warnings, writer.Notices()...)
-	return false, err
+	if err != nil {
+		return false, err
+	}
+	r.settle(ctx, view, changes, tracked)
+	return false, nil
+}
+
+// follow makes Progress tell of this attempt.
+func (r *Run) follow(line *pipeline, writer *store.Writer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.line, r.writer, r.began = line, writer, time.Now()
+	r.total = min(r.options.Source.Size, r.options.Source.Allocated)
+	if line.tracked {
+		r.total = min(r.total, line.changed.Total())
+	}
 }
 
 // refuse gives the reason of a view that is broken.
@@ -301,8 +344,13 @@ func (r *Run) point(at time.Time, proof capture.Proof, line *pipeline) store.Poi
 		p.Created = o.Parent.Created.Add(time.Microsecond) // at least, whatever the clock says
 	}
 	read := line.read.Load()
-	p.Bytes.Provisioned = o.Source.Size
-	p.Bytes.Allocated, p.Bytes.ReportedChanged, p.Bytes.Read = read, read, read
+	p.Bytes.Provisioned, p.Bytes.Read = o.Source.Size, read
+	p.Bytes.Allocated, p.Bytes.ReportedChanged = read, read
+	p.FullRead = p.Time
+	if line.tracked {
+		p.Bytes.Allocated, p.Bytes.ReportedChanged = min(o.Source.Size, o.Source.Allocated), r.reported
+		p.FullRead = o.Parent.FullRead
+	}
 	return p
 }
 

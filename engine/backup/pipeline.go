@@ -37,6 +37,11 @@ type pipeline struct {
 	allowUnreadable bool
 	checkpointEvery time.Duration
 
+	// With tracked, all but changed, in whole blocks, is taken over from the
+	// writer's base; without, what the source has allocated is read.
+	tracked bool
+	changed extent.Set
+
 	read atomic.Int64 // bytes read from the source
 	done atomic.Int64 // bytes of the disk dealt with
 
@@ -84,7 +89,11 @@ func (p *pipeline) run(ctx context.Context, blockSize int64) error {
 
 	group.Go(func() error {
 		defer close(planned)
-		for s, err := range plan(ctx, p.source.Allocated(ctx), p.source.Size(), blockSize) {
+		wanted := p.source.Allocated(ctx)
+		if p.tracked {
+			wanted = within(wanted, p.changed, p.source.Size(), blockSize)
+		}
+		for s, err := range plan(ctx, wanted, p.source.Size(), blockSize) {
 			if err != nil {
 				return err
 			}
@@ -222,7 +231,7 @@ func (p *pipeline) encoder(ctx context.Context, stage *meter.Stage, number int, 
 	}
 }
 
-// assemble adds the segments to the tree in order, with zeros between them,
+// assemble adds the segments to the tree in order, with what lies between them,
 // and puts checkpoints.
 func (p *pipeline) assemble(ctx context.Context, in <-chan *segment, places <-chan struct{}) error {
 	waiting := map[int64]*segment{}
@@ -245,24 +254,38 @@ func (p *pipeline) assemble(ctx context.Context, in <-chan *segment, places <-ch
 				if len(waiting) > 0 {
 					return errors.New("a segment was lost on its way")
 				}
-				return p.zeros(at, size)
+				return p.between(at, size)
 			}
 			waiting[s.number] = s
 		}
 		for s := waiting[next]; s != nil; s = waiting[next] {
 			delete(waiting, next)
 			next++
-			if err := p.zeros(at, s.offset); err != nil {
-				return err
-			}
-			if err := p.writer.Add(s.result); err != nil {
+			if err := p.between(at, s.offset); err != nil {
 				return err
 			}
 			at = min(s.offset+store.SegmentSize, size)
+			if err := p.writer.Add(s.result, p.unchanged(s.offset, at)...); err != nil {
+				return err
+			}
 			p.done.Add(s.bytes)
 			<-places
 		}
 	}
+}
+
+// between adds what no segment covers: zeros, but for what is unchanged.
+func (p *pipeline) between(from, to int64) error {
+	for _, r := range p.unchanged(from, to) {
+		if err := p.zeros(from, r.Offset); err != nil {
+			return err
+		}
+		if err := p.writer.Unchanged(r.Length); err != nil {
+			return err
+		}
+		from = r.Offset + r.Length
+	}
+	return p.zeros(from, to)
 }
 
 func (p *pipeline) zeros(from, to int64) error {
@@ -270,6 +293,18 @@ func (p *pipeline) zeros(from, to int64) error {
 		return nil
 	}
 	return p.writer.Zeros(to - from)
+}
+
+// unchanged are the parts of a range that are taken over from the base.
+func (p *pipeline) unchanged(from, to int64) (runs []store.Run) {
+	if !p.tracked {
+		return nil
+	}
+	whole := extent.Between(from, to)
+	for _, r := range extent.Of(whole).Subtract(p.changed.Within(whole)) {
+		runs = append(runs, store.Run{Offset: r.Off, Length: r.Len})
+	}
+	return runs
 }
 
 // receive takes from the channel unless the context ends first.

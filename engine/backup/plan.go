@@ -70,3 +70,21 @@ func (s *segment) add(r extent.Range) {
 	}
 	s.runs = append(s.runs, store.Run{Offset: r.Off, Length: r.Len})
 }
+
+// within gives those parts of the ranges, which come in order, that lie in the
+// set, in whole blocks as the set is.
+func within(ranges iter.Seq2[extent.Range, error], set extent.Set, size, blockSize int64) iter.Seq2[extent.Range, error] {
+	return func(yield func(extent.Range, error) bool) {
+		for r, err := range ranges {
+			if err != nil {
+				yield(r, err)
+				return
+			}
+			for _, part := range set.Within(r.Align(blockSize, size)) {
+				if !yield(part, nil) {
+					return
+				}
+			}
+		}
+	}
+}

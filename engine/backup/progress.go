@@ -31,13 +31,13 @@ type ETA struct {
 // Progress may be asked for while Do runs, by any goroutine.
 func (r *Run) Progress() Progress {
 	record := r.options.Meter.Record()
+	r.mu.Lock()
+	line, writer, began := r.line, r.writer, r.began
 	p := Progress{Total: r.total}
+	r.mu.Unlock()
 	if n := len(record.Phases); n > 0 {
 		p.Phase = record.Phases[n-1].Phase
 	}
-	r.mu.Lock()
-	line, writer, began := r.line, r.writer, r.began
-	r.mu.Unlock()
 	if line == nil {
 		return p
 	}
