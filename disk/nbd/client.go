@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -150,6 +152,9 @@ func (c *Client) Has(context string) bool {
 	_, ok := c.contexts[context]
 	return ok
 }
+
+// Contexts are the names of the meta contexts that the server gave.
+func (c *Client) Contexts() []string { return slices.Sorted(maps.Keys(c.contexts)) }
 
 // Read fills p from off on. All of p must lie within Size.
 func (c *Client) Read(ctx context.Context, p []byte, off int64) error {
