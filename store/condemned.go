@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,12 +29,48 @@ const (
 
 // condemnedList is a condemned list, and in short form the decision about it.
 type condemnedList struct {
-	Number int       `json:"number"`
-	Time   time.Time `json:"time"`
-	Packs  []pack.ID `json:"packs"`
-	Bytes  int64     `json:"bytes"` // that they take in the store
+	Number   int       `json:"number"`
+	Time     time.Time `json:"time"`
+	Data     []pack.ID `json:"data"`
+	Metadata []pack.ID `json:"metadata"`
+	// Moved are packs that are gone, and whose pieces nobody looks for any more
+	// where they were moved to.
+	Moved []pack.ID `json:"moved,omitempty"`
 	// Points were roots when it was made: they cannot reach the packs.
 	Points []ID `json:"points,omitempty"`
+}
+
+// add adds a pack.
+func (c *condemnedList) add(kind seal.Kind, id pack.ID) {
+	if kind == seal.DataPack {
+		c.Data = append(c.Data, id)
+	} else {
+		c.Metadata = append(c.Metadata, id)
+	}
+}
+
+// packs are all packs of the list.
+func (c *condemnedList) packs() iter.Seq2[seal.Kind, pack.ID] {
+	return func(yield func(seal.Kind, pack.ID) bool) {
+		for _, id := range c.Data {
+			if !yield(seal.DataPack, id) {
+				return
+			}
+		}
+		for _, id := range c.Metadata {
+			if !yield(seal.MetadataPack, id) {
+				return
+			}
+		}
+	}
+}
+
+// share is how many packs the list has, and what those take that are in sizes.
+func (c *condemnedList) share(sizes map[pack.ID]int64) (s Share) {
+	for _, id := range c.packs() {
+		s.add(sizes[id])
+	}
+	return s
 }
 
 func condemnedKey(n int) string { return fmt.Sprintf("%s%08d", condemnedPrefix, n) }
@@ -174,7 +211,7 @@ func (c *clearance) news(ctx context.Context) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		packs = append(packs, list.Packs...)
+		packs = append(append(packs, list.Data...), list.Metadata...)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 	"sync"
 
@@ -51,6 +52,22 @@ func (m *moved) place(p pack.Place) (pack.Place, bool) {
 	}
 	to, ok := m.pieces[piece{p.Offset, p.Slot}]
 	return to, ok
+}
+
+// packs are those that the pieces are in now; some may come more than once.
+func (m *moved) packs() iter.Seq[pack.ID] {
+	return func(yield func(pack.ID) bool) {
+		for _, p := range m.frames {
+			if !yield(p.Pack) {
+				return
+			}
+		}
+		for _, p := range m.pieces {
+			if !yield(p.Pack) {
+				return
+			}
+		}
+	}
 }
 
 // document writes it down.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -15,9 +16,10 @@ import (
 
 // packObject is a pack as the bucket lists it.
 type packObject struct {
-	kind seal.Kind
-	id   pack.ID
-	size int64
+	kind   seal.Kind
+	id     pack.ID
+	size   int64
+	stored time.Time // by the store's clock
 }
 
 // packs lists the packs of both kinds.
@@ -34,7 +36,7 @@ func (s *Store) packs(ctx context.Context, yield func(packObject) error) error {
 			if !ok || packName(k.kind, id) != o.Key {
 				continue // not ours
 			}
-			if err := yield(packObject{kind: k.kind, id: id, size: o.Size}); err != nil {
+			if err := yield(packObject{k.kind, id, o.Size, o.Stored}); err != nil {
 				return err
 			}
 		}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -73,6 +74,7 @@ type session struct {
 	mu    sync.Mutex // held while a renewal is put
 	doc   sessionDocument
 	last  int           // number of the newest object; guarded by mu
+	at    time.Time     // when it was put, by this machine's clock; guarded by mu
 	heed  *clearance    // nil: it refers to nothing new
 	nudge chan struct{} // renews at once
 	stop  context.CancelFunc
@@ -169,7 +171,8 @@ func (x *session) put(ctx context.Context) error {
 		}
 		x.doc.CollectEpoch, x.doc.Pins = epoch, pins
 	}
-	x.doc.Renewed = time.Now().UTC()
+	x.at = time.Now()
+	x.doc.Renewed = x.at.UTC()
 	if _, err := x.store.putDocument(ctx, sessionKey(x.doc.ID, x.last+1), seal.Session, x.doc.ID, x.doc); err != nil {
 		return err
 	}
@@ -198,6 +201,17 @@ func (x *session) stands(ctx context.Context) error {
 	return err
 }
 
+// now is the time by the store's clock.
+func (x *session) now(ctx context.Context) (time.Time, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	o, err := x.store.bucket.Stat(ctx, sessionKey(x.doc.ID, x.last))
+	if isMissing(err) {
+		return time.Time{}, x.store.fenced(err)
+	}
+	return o.Stored.Add(time.Since(x.at)), err
+}
+
 // halt ends the renewal; the objects stay.
 func (x *session) halt() {
 	x.stop()
@@ -223,6 +237,11 @@ func (x *session) end(ctx context.Context) error {
 		}
 	}
 	return x.store.deleteSession(ctx, x.doc.ID)
+}
+
+func newSessionID() (id ID) {
+	rand.Read(id[:])
+	return id
 }
 
 func sessionKey(id ID, n int) string { return fmt.Sprintf("%s%s/%08d", sessionPrefix, id, n) }

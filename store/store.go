@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,6 +43,8 @@ type Store struct {
 	live      liveSessions
 	syncing   sync.Mutex // held while the index learns what was swept
 	buffers   buffers
+	packLimit int // size of a full data pack, in bytes
+	nodeLimit int // and of a full metadata pack
 	notices   []string
 }
 
@@ -208,6 +211,10 @@ func Open(ctx context.Context, b bucket.Bucket, k Key, o OpenOptions) (*Store, e
 		return nil, err
 	}
 	s := &Store{bucket: b, header: h, root: root, epochs: map[uint32][32]byte{}, keys: newPackKeys(), frames: newFrameCache(), notices: o.Notices}
+	s.packLimit, s.nodeLimit = objectPackSize, metadataSize
+	if s.onFiles() {
+		s.packLimit = filePackSize
+	}
 	if err := s.readRealm(ctx); err != nil {
 		return nil, err
 	}
@@ -284,6 +291,10 @@ func (s *Store) openIndex(dir string) error {
 // indexMemory bounds the memory of the index, in bytes; a small one takes
 // less. It leaves room under 256 MiB for the buffers of a run.
 const indexMemory = 48 << 20
+
+// onFiles tells whether the bucket is a folder of this machine: a request to an
+// object store waits longer than it works.
+func (s *Store) onFiles() bool { return strings.HasPrefix(s.URL(), "file:") }
 
 // secret gives the key of an epoch; epoch 0 is the root secret.
 func (s *Store) secret(epoch uint32) ([32]byte, error) {

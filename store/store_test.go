@@ -8,6 +8,7 @@ import (
 	mathrand "math/rand/v2"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/diskvault/diskvault/base/meter"
 	"github.com/diskvault/diskvault/base/problem"
@@ -26,6 +27,7 @@ type lab struct {
 	bucket  *membucket.Bucket
 	created Created
 	cache   string
+	ahead   time.Duration // by which the storage's clock is ahead
 	*Store
 }
 

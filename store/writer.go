@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -114,14 +113,13 @@ func (s *Store) NewWriter(ctx context.Context, o WriterOptions) (*Writer, error)
 	}
 	w.ctx, w.cancel = context.WithCancelCause(ctx)
 	w.fresh.blocks = map[Root]freshBlock{}
-	size, buffers, puts := filePackSize, dataBuffers, 1
-	if !strings.HasPrefix(s.URL(), "file:") {
-		// A request to an object store waits longer than it works.
-		size, buffers, puts = objectPackSize, 6, 4
+	buffers, puts := dataBuffers, 1
+	if !s.onFiles() {
+		buffers, puts = 6, 4
 	}
 	w.put = o.Meter.Stage("put", puts)
-	w.data = newPacker(w, seal.DataPack, size, buffers, puts, w.put)
-	w.metadata = newPacker(w, seal.MetadataPack, metadataSize, metadataBuffers, 1, o.Meter.Stage("put nodes", 1))
+	w.data = newPacker(w, seal.DataPack, s.packLimit, buffers, puts, w.put)
+	w.metadata = newPacker(w, seal.MetadataPack, s.nodeLimit, metadataBuffers, 1, o.Meter.Stage("put nodes", 1))
 	o.Meter.Queue("cpu-put", cap(w.data.full), func() int { return len(w.data.full) })
 	w.tree = image.NewBuilder(w.shape, base, s.hasher(nodeDomain), sink{w})
 	w.treeWork = o.Meter.Stage("tree", 1).Worker(0)

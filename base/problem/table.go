@@ -51,6 +51,7 @@ const (
 	StoreVersionUnsupported Code = "StoreVersionUnsupported"
 	StoreObjectMissing      Code = "StoreObjectMissing"
 	SessionFenced           Code = "SessionFenced"
+	CollectBlocked          Code = "CollectBlocked"
 
 	KeyMissing Code = "KeyMissing"
 	KeyWrong   Code = "KeyWrong"
@@ -174,6 +175,10 @@ var table = []Entry{
 		[]string{"Run `diskvault store check` to see what is affected."}},
 	{SessionFenced, Failed, "The run was out of touch with the store for so long that its place was taken; it may not commit.",
 		[]string{"Run again; what is stored already is used."}},
+
+	{CollectBlocked, Failed, "Not all that is in use could be read, so nothing was removed.",
+		[]string{"Run `diskvault store check` to see what is damaged, and `diskvault store heal` to mend it.",
+			"Or delete the recovery points that are damaged, then collect again."}},
 
 	{KeyMissing, Refused, "No key is at hand that opens this store.",
 		[]string{"Give the recovery key or the passphrase with --key-file, or in DISKVAULT_KEY."}},
