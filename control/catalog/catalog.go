@@ -1,6 +1,7 @@
-// Package catalog keeps the resources of a data folder in SQL. It can be lost
-// without loss of backups: all but the history of jobs is rebuilt from the
-// stores.
+// Package catalog keeps the resources of a deployment in SQL: in an SQLite file
+// of the data folder, or in a PostgreSQL database that several hosts share. It
+// can be lost without loss of backups: all but the history of jobs and the
+// audit log is rebuilt from the stores.
 //
 // Exported methods open the transaction, unexported functions take it, so that
 // they compose. The SQL is plain and uses $1 parameters, which SQLite and
@@ -21,7 +22,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
 	"golang.org/x/sys/unix"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -39,14 +44,33 @@ var ErrNotFound = errors.New("not in the catalog")
 // Catalog is an open catalog.
 type Catalog struct {
 	db   *sql.DB
-	path string
+	path string // as people know it; without a password
+	file bool   // it is an SQLite file
+	pool *pgxpool.Pool
 }
 
-// Open opens the SQLite catalog at path, makes it if it does not exist, and
-// brings it to the present schema. A file that is no catalog, or is damaged,
-// is a CatalogDamaged problem.
-func Open(ctx context.Context, path string) (*Catalog, error) {
-	c := &Catalog{path: path}
+// Open opens the catalog at a place, the path of an SQLite file or the URL of
+// a PostgreSQL database (postgres://…), and brings it to the present schema. A
+// file that does not exist is made. A file that is no catalog, or is damaged,
+// is a CatalogDamaged problem; a server that cannot be reached a
+// CatalogUnreachable one.
+func Open(ctx context.Context, place string) (*Catalog, error) {
+	open := openFile
+	if strings.HasPrefix(place, "postgres://") || strings.HasPrefix(place, "postgresql://") {
+		open = openServer
+	}
+	c, err := open(ctx, place)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.migrate(ctx); err != nil {
+		return nil, errors.Join(c.problem(err), c.Close())
+	}
+	return c, nil
+}
+
+func openFile(_ context.Context, path string) (*Catalog, error) {
+	c := &Catalog{path: path, file: true}
 	// The file must not be readable by others; SQLite gives its -wal and
 	// -shm files the same mode.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -67,9 +91,21 @@ func Open(ctx context.Context, path string) (*Catalog, error) {
 	}
 	// SQLite writes one at a time; more connections only add lock waits.
 	c.db.SetMaxOpenConns(1)
-	if err := c.migrate(ctx); err != nil {
-		c.db.Close()
-		return nil, c.problem(err)
+	return c, nil
+}
+
+func openServer(ctx context.Context, place string) (*Catalog, error) {
+	name := "PostgreSQL"
+	if u, err := url.Parse(place); err == nil {
+		name = u.Redacted()
+	}
+	pool, err := pgxpool.New(ctx, place)
+	if err != nil {
+		return nil, problem.New(problem.CatalogUnreachable, "The catalog %s has no usable URL.", name) // the cause may hold the password
+	}
+	c := &Catalog{path: name, pool: pool, db: stdlib.OpenDBFromPool(pool)}
+	if err := c.db.PingContext(ctx); err != nil {
+		return nil, errors.Join(c.problem(err), c.Close())
 	}
 	return c, nil
 }
@@ -79,7 +115,19 @@ func (c *Catalog) migrate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, c.db, sub)
+	dialect, options := goose.DialectSQLite3, []goose.ProviderOption{
+		goose.WithDisableGlobalRegistry(true),
+		goose.WithGoMigrations(goose.NewGoMigration(3, &goose.GoFunc{RunTx: fillPoints}, nil)),
+	}
+	if !c.file {
+		// Hosts that start at the same time take turns; a file has one owner.
+		locker, err := lock.NewPostgresSessionLocker()
+		if err != nil {
+			return err
+		}
+		dialect, options = goose.DialectPostgres, append(options, goose.WithSessionLocker(locker))
+	}
+	p, err := goose.NewProvider(dialect, c.db, sub, options...)
 	if err != nil {
 		return err
 	}
@@ -102,11 +150,21 @@ func (c *Catalog) migrate(ctx context.Context) error {
 	return err
 }
 
-// Close closes the catalog.
-func (c *Catalog) Close() error { return c.db.Close() }
+// Queue gives what a job queue needs to work in the same database: the
+// connections, and the pool of a PostgreSQL server, which is nil for a file.
+func (c *Catalog) Queue() (*sql.DB, *pgxpool.Pool) { return c.db, c.pool }
 
-// problem turns what SQLite says about a damaged file, or a full disk, into a
-// problem; other errors stay as they are.
+// Close closes the catalog.
+func (c *Catalog) Close() error {
+	err := c.db.Close()
+	if c.pool != nil {
+		c.pool.Close()
+	}
+	return err
+}
+
+// problem turns what SQLite says about a damaged file or a full disk, and what
+// keeps a server from answering, into a problem; other errors stay as they are.
 func (c *Catalog) problem(err error) error {
 	var p *problem.Error
 	if err == nil || errors.Is(err, ErrNotFound) || errors.As(err, &p) || errors.Is(err, context.Canceled) {
@@ -133,6 +191,11 @@ func (c *Catalog) problem(err error) error {
 				return c.damaged(err)
 			}
 		}
+	}
+	var connect *pgconn.ConnectError
+	var state *pgconn.PgError
+	if errors.As(err, &connect) || errors.As(err, &state) && (strings.HasPrefix(state.Code, "08") || strings.HasPrefix(state.Code, "57P") || strings.HasPrefix(state.Code, "53")) {
+		return problem.Wrap(err, problem.CatalogUnreachable, "The catalog %s cannot be reached.", c.path)
 	}
 	var syntax *json.SyntaxError
 	var kind *json.UnmarshalTypeError

@@ -15,15 +15,24 @@ import (
 
 	"github.com/diskvault/diskvault/base/meter"
 	"github.com/diskvault/diskvault/base/problem"
+	"github.com/diskvault/diskvault/control/catalog/catalogtest"
 	"github.com/diskvault/diskvault/control/resource"
 	"github.com/diskvault/diskvault/store"
 )
 
 var day = time.Date(2026, 3, 1, 1, 2, 3, 456789000, time.UTC)
 
-func open(t *testing.T) *Catalog {
+func TestMain(m *testing.M) { catalogtest.Main(m) }
+
+// each runs a test with a new catalog on every engine.
+func each(t *testing.T, test func(t *testing.T, c *Catalog)) {
 	t.Helper()
-	c, err := Open(t.Context(), filepath.Join(t.TempDir(), "catalog.db"))
+	catalogtest.Each(t, func(t *testing.T, place string) { test(t, open(t, place)) })
+}
+
+func open(t *testing.T, place string) *Catalog {
+	t.Helper()
+	c, err := Open(t.Context(), place)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,8 +67,10 @@ func contents() Contents {
 	}
 }
 
-func TestResourcesComeBackAsTheyWere(t *testing.T) {
-	c, ctx, want := open(t), t.Context(), contents()
+func TestResourcesComeBackAsTheyWere(t *testing.T) { each(t, resourcesComeBack) }
+
+func resourcesComeBack(t *testing.T, c *Catalog) {
+	ctx, want := t.Context(), contents()
 	must(t, c.Rebuild(ctx, want))
 
 	stores, err := c.Stores(ctx)
@@ -69,7 +80,7 @@ func TestResourcesComeBackAsTheyWere(t *testing.T) {
 	}
 	instances, err := c.Instances(ctx)
 	must(t, err)
-	if len(instances) != 2 || !reflect.DeepEqual(instances[1], want.Instances[0]) {
+	if len(instances) != 2 || !reflect.DeepEqual(instances[1], want.Instances[0].Normal()) {
 		t.Errorf("instances: %+v", instances)
 	}
 	for _, text := range []string{"i1", "web", "/vms/web.img"} {
@@ -114,8 +125,10 @@ func TestResourcesComeBackAsTheyWere(t *testing.T) {
 	}
 }
 
-func TestOneDefaultStore(t *testing.T) {
-	c, ctx := open(t), t.Context()
+func TestOneDefaultStore(t *testing.T) { each(t, oneDefaultStore) }
+
+func oneDefaultStore(t *testing.T, c *Catalog) {
+	ctx := t.Context()
 	for i := range 3 {
 		must(t, c.PutStore(ctx, resource.Store{ID: fmt.Sprint(i), URL: fmt.Sprint("file:/", i), Default: true, Created: day}))
 	}
@@ -132,9 +145,10 @@ func TestOneDefaultStore(t *testing.T) {
 	}
 }
 
-func TestJobsSurviveTheirProcess(t *testing.T) {
+func TestJobsSurviveTheirProcess(t *testing.T) { catalogtest.Each(t, jobsSurvive) }
+
+func jobsSurvive(t *testing.T, path string) {
 	ctx := t.Context()
-	path := filepath.Join(t.TempDir(), "catalog.db")
 	c, err := Open(ctx, path)
 	must(t, err)
 	start := day
@@ -144,8 +158,8 @@ func TestJobsSurviveTheirProcess(t *testing.T) {
 		Progress: resource.Amount{Done: 5, Total: 5}, Record: &meter.Record{Phases: []meter.PhaseRecord{{Phase: "transfer", Seconds: 90}}, Stages: []meter.StageRecord{}}, Result: json.RawMessage(`{"a":1}`),
 	}
 	must(t, c.PutJob(ctx, done))
-	must(t, c.PutJob(ctx, resource.Job{ID: "waits", Operation: "Backup", Status: resource.Queued, Trigger: "OnDemand", Created: day.Add(1)}))
-	must(t, c.PutJob(ctx, resource.Job{ID: "runs", InstanceID: "i1", Operation: "Backup", Status: resource.InProgress, Trigger: "OnDemand", Created: day.Add(time.Hour), Start: &start,
+	must(t, c.PutJob(ctx, resource.Job{ID: "waits", Host: "host", Operation: "Backup", Status: resource.Queued, Trigger: "OnDemand", Created: day.Add(1)}))
+	must(t, c.PutJob(ctx, resource.Job{ID: "runs", Host: "host", InstanceID: "i1", Operation: "Backup", Status: resource.InProgress, Trigger: "OnDemand", Created: day.Add(time.Hour), Start: &start,
 		Detail: &resource.Progress{Phase: "transfer", Done: 1, ETA: &resource.ETA{P50: 7}}}))
 	must(t, c.Close())
 
@@ -153,7 +167,7 @@ func TestJobsSurviveTheirProcess(t *testing.T) {
 	must(t, err)
 	defer c.Close()
 	reason := resource.FailureOf(problem.New(problem.OperationInterrupted, "The process died."))
-	n, err := c.EndOrphans(ctx, reason, end)
+	n, err := c.EndOrphans(ctx, "host", reason, end)
 	must(t, err)
 	if n != 1 {
 		t.Errorf("%d jobs had been in progress, want 1", n)
@@ -188,8 +202,10 @@ func TestJobsSurviveTheirProcess(t *testing.T) {
 	}
 }
 
-func TestImpossibleJobsAreRefused(t *testing.T) {
-	c, ctx := open(t), t.Context()
+func TestImpossibleJobsAreRefused(t *testing.T) { each(t, impossibleJobs) }
+
+func impossibleJobs(t *testing.T, c *Catalog) {
+	ctx := t.Context()
 	for _, j := range []resource.Job{
 		{ID: "a", Status: resource.Completed, Created: day},
 		{ID: "b", Status: resource.InProgress, Created: day},

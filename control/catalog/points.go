@@ -4,8 +4,10 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"time"
 
+	"github.com/diskvault/diskvault/control/resource"
 	"github.com/diskvault/diskvault/store"
 )
 
@@ -28,10 +30,64 @@ func putPoint(ctx context.Context, tx *sql.Tx, storeID string, p store.Point) er
 	if err != nil {
 		return err
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO point (id, instance, store, time, created, body) VALUES ($1, $2, $3, $4, $5, $6)
+	_, err = tx.ExecContext(ctx, `INSERT INTO point (id, instance, store, time, created, tag, keep, expires, good, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 		ON CONFLICT (id) DO UPDATE SET body = excluded.body`,
-		p.ID, p.Instance, storeID, stamp(p.Time), stamp(p.Created), body)
+		p.ID, p.Instance, storeID, stamp(p.Time), stamp(p.Created), p.RetentionTag, p.Retention, expires(p), good(p), body)
 	return err
+}
+
+// expires is the moment before which no rule lets go of a point; NULL: none
+// ever does. It only spares looking at points: whether one expires is decided
+// from its duration.
+func expires(p store.Point) any {
+	from := p.Created
+	if p.Time.Before(from) {
+		from = p.Time
+	}
+	at, err := resource.Duration(p.Retention).After(from)
+	if err != nil {
+		return nil
+	}
+	return stamp(at)
+}
+
+// good is 1 for a point that shows one point in time.
+func good(p store.Point) int {
+	if p.Consistency == store.Inconsistent {
+		return 0
+	}
+	return 1
+}
+
+// fillPoints is a migration: it takes out of the bodies of points what became
+// columns.
+func fillPoints(ctx context.Context, tx *sql.Tx) error {
+	rows, err := tx.QueryContext(ctx, `SELECT store, body FROM point`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var points []Point
+	for rows.Next() {
+		var p Point
+		var body string
+		if err := rows.Scan(&p.Store, &body); err != nil {
+			return err
+		}
+		if err := json.Unmarshal([]byte(body), &p.Point); err != nil {
+			return err
+		}
+		points = append(points, p)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, p := range points {
+		if _, err := tx.ExecContext(ctx, `UPDATE point SET tag = $1, keep = $2, expires = $3, good = $4 WHERE id = $5`, p.RetentionTag, p.Retention, expires(p.Point), good(p.Point), p.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // SetPoints makes the catalog agree with a store: the points given are all
@@ -92,10 +148,49 @@ func (c *Catalog) SetStoreVerified(ctx context.Context, storeID string, at time.
 	})
 }
 
+// RemovePoints forgets points; those that are not there do not matter.
+func (c *Catalog) RemovePoints(ctx context.Context, ids []string) error {
+	return c.write(ctx, func(tx *sql.Tx) error {
+		for _, id := range ids {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM point WHERE id = $1`, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// PointPage chooses points of an instance, newest first.
+type PointPage struct {
+	Since, Until time.Time // by their time; Until is not included; zero: no bound
+	After        string    // begin behind this point; empty: at the newest
+	Limit        int       // 0: no limit
+}
+
+// PointsPage gives some points of an instance, newest first, as Points does.
+func (c *Catalog) PointsPage(ctx context.Context, instanceID string, p PointPage) ([]Point, error) {
+	until := p.Until
+	if until.IsZero() {
+		until = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+	}
+	query, args := `SELECT store, verified, body FROM point WHERE instance = $1 AND time >= $2 AND time < $3`, []any{instanceID, stamp(p.Since), stamp(until)}
+	if p.After != "" {
+		query += ` AND (created, id) < (SELECT created, id FROM point WHERE id = $5)`
+		args = append(args, Page{Limit: p.Limit}.limit(), p.After)
+	} else {
+		args = append(args, Page{Limit: p.Limit}.limit())
+	}
+	return c.points(ctx, query+` ORDER BY created DESC, id DESC LIMIT $4`, args...)
+}
+
 // Points gives the points of an instance, newest first. Newest is by the
 // order of their commits, which store.Point.Created keeps even if a clock is
 // set back.
 func (c *Catalog) Points(ctx context.Context, instanceID string) ([]Point, error) {
+	return c.points(ctx, `SELECT store, verified, body FROM point WHERE instance = $1 ORDER BY created DESC, id DESC`, instanceID)
+}
+
+func (c *Catalog) points(ctx context.Context, query string, args ...any) ([]Point, error) {
 	var out []Point
 	err := c.rows(ctx, func(r *sql.Rows) error {
 		var p Point
@@ -111,7 +206,7 @@ func (c *Catalog) Points(ctx context.Context, instanceID string) ([]Point, error
 		p.Verified, err = parseTimeOrNil(verified)
 		out = append(out, p)
 		return err
-	}, `SELECT store, verified, body FROM point WHERE instance = $1 ORDER BY created DESC, id DESC`, instanceID)
+	}, query, args...)
 	return out, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ const (
 // use.
 type Runner struct {
 	catalog *catalog.Catalog
+	host    string
 	queue   *Queue
 
 	mu      sync.Mutex
@@ -35,10 +37,14 @@ type Runner struct {
 // stays "in progress" for ever.
 func NewRunner(ctx context.Context, c *catalog.Catalog, slots int) (*Runner, error) {
 	reason := problem.New(problem.OperationInterrupted, "The process that ran this job ended before the job did.")
-	if _, err := c.EndOrphans(ctx, resource.FailureOf(reason), time.Now()); err != nil {
+	host, err := os.Hostname()
+	if err != nil {
 		return nil, err
 	}
-	return &Runner{catalog: c, queue: NewQueue(slots), running: map[string]*Run{}}, nil
+	if _, err := c.EndOrphans(ctx, host, resource.FailureOf(reason), time.Now()); err != nil {
+		return nil, err
+	}
+	return &Runner{catalog: c, host: host, queue: NewQueue(slots), running: map[string]*Run{}}, nil
 }
 
 // Close lets no further job begin; those that wait return ErrClosed and leave
@@ -117,7 +123,7 @@ type Outcome struct {
 func (r *Runner) Do(ctx context.Context, spec Spec, work func(context.Context, *Run) (Outcome, error)) error {
 	now := time.Now()
 	run := &Run{ID: uuid.NewString(), job: resource.Job{
-		InstanceID: spec.InstanceID, Instance: spec.Instance, Operation: spec.Operation, Trigger: spec.Trigger, Status: resource.Queued, Created: now,
+		InstanceID: spec.InstanceID, Instance: spec.Instance, Operation: spec.Operation, Trigger: spec.Trigger, Status: resource.Queued, Created: now, Host: r.host,
 	}}
 	run.job.ID = run.ID
 	r.add(run)

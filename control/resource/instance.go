@@ -20,7 +20,47 @@ type Instance struct {
 	Policy   string          `json:"policy"`
 	Store    string          `json:"store"` // ID of the store
 	Created  time.Time       `json:"created"`
+
+	State Protection `json:"state"`
+	// Since is when the schedule began to hold: the disk was protected, its
+	// protection resumed or its policy replaced. Earlier slots were not missed.
+	Since        time.Time         `json:"since,omitzero"`
+	Error        *Failure          `json:"error,omitempty"` // why it is in an error state
+	FriendlyName string            `json:"friendlyName,omitempty"`
+	Tags         map[string]string `json:"tags,omitempty"`
+	DiskID       ID                `json:"diskId,omitempty"`        // empty for a disk that only has a path
+	Snapshots    ID                `json:"snapshotGroup,omitempty"` // resource group of the operational tier
+	ActsAs       ID                `json:"actsAs,omitempty"`        // user-assigned identity of the vault; empty: its own
+	Deletion     *Deletion         `json:"deletion,omitempty"`
 }
+
+// Deletion is when an instance was deleted, and until when that can be undone.
+type Deletion struct {
+	Time     time.Time `json:"time"`
+	Purge    time.Time `json:"purge"`
+	Activity string    `json:"activity"` // of the request that deleted it
+}
+
+// Normal fills in what an instance does not say, as for one whose record was
+// written before there was anything to say.
+func (i Instance) Normal() Instance {
+	if i.State == "" {
+		i.State = ProtectionConfigured
+	}
+	if i.Since.IsZero() {
+		i.Since = i.Created
+	}
+	if i.FriendlyName == "" {
+		i.FriendlyName = i.Name
+	}
+	return i
+}
+
+// ResourceID is the ID of the instance.
+func (i Instance) ResourceID() ID { return VaultID(i.Vault).Child("backupInstances", i.Name) }
+
+// PolicyID is the ID of its policy.
+func (i Instance) PolicyID() ID { return PolicyID(i.Vault, i.Policy) }
 
 // imageSuffixes are dropped when a name is made from the path of an image.
 var imageSuffixes = []string{".img", ".raw", ".qcow2", ".vmdk", ".vhd", ".vhdx", ".iso", ".dd", ".bin"}

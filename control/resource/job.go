@@ -2,6 +2,7 @@ package resource
 
 import (
 	"encoding/json"
+	"strconv"
 	"time"
 
 	"github.com/diskvault/diskvault/base/meter"
@@ -63,6 +64,50 @@ type Job struct {
 	Error      *Failure        `json:"error"`
 	Record     *meter.Record   `json:"record,omitempty"` // where the time went
 	Result     json.RawMessage `json:"result,omitempty"`
+
+	Vault    string          `json:"vault,omitempty"`  // the vault whose job it is, as instances refer to it
+	Policy   string          `json:"policy,omitempty"` // its name at the time
+	DiskID   ID              `json:"diskId,omitempty"` // the disk's resource, if it has one
+	Tag      string          `json:"tag,omitempty"`    // retention tag of the point
+	Point    string          `json:"point,omitempty"`  // made by a backup, read by a restore
+	PointAt  *time.Time      `json:"pointTime,omitempty"`
+	Target   ID              `json:"target,omitempty"`    // of a restore
+	Caller   string          `json:"caller,omitempty"`    // name of who asked
+	Activity string          `json:"activity,omitempty"`  // ID of the request that asked
+	Attempt  int             `json:"attempt,omitempty"`   // from 1
+	Retry    *time.Time      `json:"retryTime,omitempty"` // when the next attempt begins, if one failed and waits
+	Host     string          `json:"host,omitempty"`      // that runs it, or is to
+	Slot     *time.Time      `json:"slot,omitempty"`      // of the schedule that it is for
+	Reason   string          `json:"reason,omitempty"`    // why the schedule asked for it
+	Request  json.RawMessage `json:"request,omitempty"`   // what a queued job is to do
+	Cancel   bool            `json:"cancelRequested,omitempty"`
+}
+
+// ResourceID is the ID of the job.
+func (j Job) ResourceID() ID { return VaultID(j.Vault).Child("backupJobs", j.ID) }
+
+// SubTask is a part of a job as clients see it.
+type SubTask struct {
+	ID      int               `json:"taskId"` // from 1
+	Name    string            `json:"taskName"`
+	Status  Status            `json:"taskStatus"`
+	Details map[string]string `json:"additionalDetails,omitempty"`
+}
+
+// SubTasks gives the parts of the job: one, as a backup or restore of a disk
+// has.
+func (j Job) SubTasks() []SubTask {
+	t := SubTask{ID: 1, Name: "Trigger " + j.Operation, Status: j.Status}
+	if j.Status == Completed || j.Status == CompletedWithWarnings {
+		t.Details = map[string]string{"TaskId": j.Activity, "DatasourceType": TypeDisk}
+		switch j.Operation {
+		case OperationBackup:
+			t.Details["OriginalDatasourceSizeInBytes"] = strconv.FormatInt(j.Progress.Total, 10)
+		case OperationRestore:
+			t.Details["DataTransferredInBytes"] = strconv.FormatInt(j.Progress.Done, 10)
+		}
+	}
+	return []SubTask{t}
 }
 
 // Amount is how much of something is done, in bytes of the disk.

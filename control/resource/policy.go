@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"strings"
 	"time"
 
 	"github.com/diskvault/diskvault/base/problem"
@@ -64,11 +65,14 @@ func DefaultPolicy(vault string, now time.Time) Policy {
 	}
 }
 
+// ResourceID is the ID of the policy.
+func (p Policy) ResourceID() ID { return PolicyID(p.Vault, p.Name) }
+
 // Rule gives the retention rule of a tag, or a RetentionTagNotFound problem.
-// An empty tag means the default rule.
+// Tags are compared without case; an empty one means the default rule.
 func (p Policy) Rule(tag string) (RetentionRule, error) {
 	for _, r := range p.Retention {
-		if r.Tag == tag || tag == "" && r.Default {
+		if strings.EqualFold(r.Tag, tag) || tag == "" && r.Default {
 			return r, nil
 		}
 	}

@@ -1,0 +1,201 @@
+package catalog
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/diskvault/diskvault/control/resource"
+)
+
+// Planned is what the scheduler knows of an instance.
+type Planned struct {
+	ID       string
+	State    resource.Protection
+	Policy   string     // key of its policy
+	LastSlot *time.Time // that a run was made for
+	Next     *time.Time // when to look again; nil: at once
+	Since    time.Time
+	Running  bool // a backup of it waits or runs
+}
+
+// Due gives instances that the scheduler has to look at, by their IDs: those
+// whose time has come, and those that it never saw as they are now. It reads
+// no more than limit of them, behind the one given.
+func (c *Catalog) Due(ctx context.Context, now time.Time, after string, limit int) ([]Planned, error) {
+	var out []Planned
+	err := c.rows(ctx, func(r *sql.Rows) error {
+		var p Planned
+		var last, next sql.NullString
+		var state, body string
+		if err := r.Scan(&p.ID, &state, &p.Policy, &last, &next, &p.Running, &body); err != nil {
+			return err
+		}
+		p.State = resource.Protection(state)
+		i, err := decodeSince(body)
+		if err != nil {
+			return err
+		}
+		p.Since = i
+		if p.LastSlot, err = parseTimeOrNil(last); err != nil {
+			return err
+		}
+		p.Next, err = parseTimeOrNil(next)
+		out = append(out, p)
+		return err
+	}, `SELECT id, state, policy, last_slot, next_run,
+			EXISTS (SELECT 1 FROM job WHERE job.instance_id = instance.id AND job.ended IS NULL AND job.operation = 'Backup'), body
+		FROM instance WHERE (next_run IS NULL OR next_run <= $1) AND purge IS NULL AND id > $2 ORDER BY id LIMIT $3`,
+		stamp(now), after, limit)
+	return out, err
+}
+
+// Plan is what the scheduler decided about an instance.
+type Plan struct {
+	ID   string
+	Slot *time.Time    // that a run is made for now; nil: none
+	Next time.Time     // when to look again
+	Job  *resource.Job // the run; nil: none
+}
+
+// SetPlans keeps what the scheduler decided, in one transaction: an instance
+// has the slot of a run exactly if it has the job. also may add to it, such as
+// the queue's own rows.
+func (c *Catalog) SetPlans(ctx context.Context, plans []Plan, also func(*sql.Tx) error) error {
+	return c.write(ctx, func(tx *sql.Tx) error {
+		set, err := tx.PrepareContext(ctx, `UPDATE instance SET next_run = $1, last_slot = COALESCE($2, last_slot) WHERE id = $3`)
+		if err != nil {
+			return err
+		}
+		defer set.Close()
+		for _, p := range plans {
+			if _, err := set.ExecContext(ctx, stamp(p.Next), stampOrNull(p.Slot), p.ID); err != nil {
+				return err
+			}
+			if p.Job != nil {
+				if err := putJob(ctx, tx, *p.Job); err != nil {
+					return err
+				}
+			}
+		}
+		if also == nil {
+			return nil
+		}
+		return also(tx)
+	})
+}
+
+// Wake has the scheduler look at an instance at once.
+func (c *Catalog) Wake(ctx context.Context, id string) error {
+	return c.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE instance SET next_run = NULL WHERE id = $1`, id)
+		return err
+	})
+}
+
+// SetGoodSlot notes that the scheduled backup for a slot succeeded.
+func (c *Catalog) SetGoodSlot(ctx context.Context, id string, slot time.Time) error {
+	return c.write(ctx, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `UPDATE instance SET good_slot = $1 WHERE id = $2`, stamp(slot), id)
+		return err
+	})
+}
+
+// GoodSlot is the slot of the scheduled backup of an instance that succeeded
+// last; zero if none did.
+func (c *Catalog) GoodSlot(ctx context.Context, id string) (time.Time, error) {
+	var slot sql.NullString
+	err := c.db.QueryRowContext(ctx, `SELECT good_slot FROM instance WHERE id = $1`, id).Scan(&slot)
+	if errors.Is(err, sql.ErrNoRows) {
+		return time.Time{}, ErrNotFound
+	}
+	if err != nil || !slot.Valid {
+		return time.Time{}, c.problem(err)
+	}
+	t, err := parseTime(slot.String)
+	return t, c.problem(err)
+}
+
+// Aging are the points of an instance of which one may have expired, as far as
+// the decision needs them, newest first.
+type Aging struct {
+	Instance string
+	State    resource.Protection
+	Store    string
+	Points   []AgingPoint
+}
+
+// AgingPoint is a point in Aging.
+type AgingPoint struct {
+	ID            string
+	Store         string
+	Time, Created time.Time
+	Tag, Keep     string
+	Good          bool // it shows one point in time
+}
+
+// Aging gives instances of which a point may have expired by now, by their IDs,
+// with all their points. It reads no more than limit instances, behind the one
+// given: two queries for all of them.
+func (c *Catalog) Aging(ctx context.Context, now time.Time, after string, limit int) ([]Aging, error) {
+	var ids []any
+	var marks []string
+	err := c.rows(ctx, func(r *sql.Rows) error {
+		var id string
+		err := r.Scan(&id)
+		ids = append(ids, id)
+		return err
+	}, `SELECT DISTINCT instance FROM point WHERE expires <= $1 AND instance > $2 ORDER BY instance LIMIT $3`, stamp(now), after, limit)
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	for n := range ids {
+		marks = append(marks, "$"+strconv.Itoa(n+1))
+	}
+	var out []Aging
+	err = c.rows(ctx, func(r *sql.Rows) error {
+		var p AgingPoint
+		var instance, state, store, at, created string
+		var good int
+		if err := r.Scan(&instance, &state, &store, &p.ID, &p.Store, &at, &created, &p.Tag, &p.Keep, &good); err != nil {
+			return err
+		}
+		p.Good = good == 1
+		var err error
+		if p.Time, err = parseTime(at); err != nil {
+			return err
+		}
+		if p.Created, err = parseTime(created); err != nil {
+			return err
+		}
+		if len(out) == 0 || out[len(out)-1].Instance != instance {
+			out = append(out, Aging{Instance: instance, State: resource.Protection(state), Store: store})
+		}
+		last := &out[len(out)-1]
+		last.Points = append(last.Points, p)
+		return nil
+	}, `SELECT p.instance, i.state, i.store, p.id, p.store, p.time, p.created, p.tag, p.keep, p.good FROM point AS p JOIN instance AS i ON i.id = p.instance
+		WHERE p.instance IN (`+strings.Join(marks, ", ")+`) ORDER BY p.instance, p.created DESC, p.id DESC`, ids...)
+	return out, err
+}
+
+// Purgeable gives the deleted instances whose time to be undeleted is over.
+func (c *Catalog) Purgeable(ctx context.Context, now time.Time) ([]resource.Instance, error) {
+	return c.instances(ctx, `SELECT body FROM instance WHERE purge <= $1 ORDER BY purge, id`, stamp(now))
+}
+
+// decodeSince reads when the schedule began to hold for an instance.
+func decodeSince(body string) (time.Time, error) {
+	var i struct{ Since, Created time.Time }
+	if err := json.Unmarshal([]byte(body), &i); err != nil {
+		return time.Time{}, err
+	}
+	if i.Since.IsZero() {
+		return i.Created, nil
+	}
+	return i.Since, nil
+}
