@@ -14,6 +14,7 @@ import (
 
 	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/disk/blockdev"
+	"github.com/diskvault/diskvault/disk/qemu"
 )
 
 // Probe looks at the disk that path names and says what it is. It reads its
@@ -24,6 +25,9 @@ import (
 func Probe(ctx context.Context, path string) (*Source, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, problem.From(err)
+	}
+	if strings.HasPrefix(path, qemu.Scheme+":") {
+		return probeMachine(ctx, path)
 	}
 	real, err := locate(path)
 	if err != nil {

@@ -93,8 +93,11 @@ func (s *Source) SharesDisk(path string) (name string, shared bool) {
 
 // String names the source for a message.
 func (s *Source) String() string {
-	if s.Kind == Block {
+	switch s.Kind {
+	case Block:
 		return fmt.Sprintf("the device %s", s.Path)
+	case Machine:
+		return fmt.Sprintf("the machine's disk %s", s.Path)
 	}
 	return fmt.Sprintf("the file %s", s.Path)
 }

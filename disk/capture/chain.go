@@ -33,6 +33,7 @@ type way interface {
 // ways are those that there are, the best first. The last can capture anything.
 func (o Options) ways() []way {
 	return []way{
+		QEMU{Owner: o.Owner},
 		Reflink{Owner: o.Owner, StallBudget: o.StallBudget},
 		Quiescent{},
 	}

@@ -38,6 +38,7 @@ func (c *Cut) frozen(ctx context.Context, o CutOptions, take func() error) error
 	defer agent.conn.Close()
 	count, err := agent.freeze(limit)
 	if err == nil {
+		c.Asleep = true
 		c.Frozen = fmt.Sprintf("The guest agent froze %d file systems for it.", count)
 	} else {
 		c.Frozen = fmt.Sprintf("The guest's file systems were not frozen: %v.", err)

@@ -2,6 +2,8 @@ package qemu
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -31,6 +33,12 @@ type bitmapName struct {
 // cluster of a qcow2 file.
 const granularity = 64 << 10
 
+// recordPrefix begins the names of an owner's bitmaps.
+func recordPrefix(owner string) string {
+	sum := sha256.Sum256([]byte(owner))
+	return prefix + hex.EncodeToString(sum[:6]) + "-"
+}
+
 func bitmapAdd(d Disk, name string) action {
 	return action{"block-dirty-bitmap-add", map[string]any{
 		"node": d.node, "name": name, "granularity": granularity, "persistent": d.persistent,
@@ -50,13 +58,13 @@ func (m *Machine) transact(ctx context.Context, actions ...action) error {
 
 // records are an owner's bitmaps of a disk. Those that the machine could not
 // keep are removed, and counted in lost.
-func (m *Machine) records(ctx context.Context, d Disk, owner string) (good []string, lost int, err error) {
+func (m *Machine) records(ctx context.Context, d Disk) (good []string, lost int, err error) {
 	g, err := m.graph(ctx)
 	if err != nil {
 		return nil, 0, err
 	}
 	for _, b := range g.nodes[d.node].Bitmaps {
-		if !strings.HasPrefix(b.Name, prefix+owner+"-") {
+		if !strings.HasPrefix(b.Name, recordPrefix(d.Owner)) {
 			continue
 		}
 		if !b.Inconsistent {

@@ -13,20 +13,21 @@ import (
 )
 
 // Cut is one point in time of some disks of a machine, held open to be read. It
-// is the only one of its machine meanwhile. End it with Close, then Settle.
+// is the only one of its machine meanwhile. It ends when each of its slices is
+// settled.
 type Cut struct {
 	Slices []*Slice
-	Frozen string        // what the guest agent did, one sentence; "" without an agent
+	Frozen string        // what the guest agent did, a sentence; "" without an agent
+	Asleep bool          // the guest's file systems were frozen at the point in time
 	Took   time.Duration // from the first change inside the machine until the point in time was held
 
 	machine *Machine
 	id      string
 	nbd     string // the socket of the machine's NBD server
 
-	closing sync.Once
-	closed  error
-	settled sync.Once
-	guard   *guard // runs from the moment that the Cut is given to the caller
+	mu              sync.Mutex
+	open, unsettled int    // slices; guarded by mu
+	guard           *guard // runs from the moment that the Cut is given to the caller
 }
 
 // Slice is one disk within a Cut.
@@ -37,9 +38,14 @@ type Slice struct {
 	Older  []string // meta contexts: what they call dirty together, and nothing else, has changed since the Cut that left Base
 	Lost   int      // records that were found useless, since the machine ended without storing them
 
-	bitmap string   // records from this point in time on
-	older  []string // bitmaps that recorded until then
+	cut             *Cut
+	bitmap          string   // records from this point in time on
+	older           []string // bitmaps that recorded until then
+	closed, settled bool     // guarded by cut.mu
 }
+
+// Cut is that to which the slice belongs.
+func (s *Slice) Cut() *Cut { return s.cut }
 
 // Base is the name of the record that this Cut begins. Who keeps it can ask a
 // later Cut whether it Has it.
@@ -58,9 +64,6 @@ func (s *Slice) Has(base string) bool {
 
 // CutOptions say how a Cut is made. The zero value works.
 type CutOptions struct {
-	// Owner tells the records of several programs apart; a few letters or
-	// digits. Empty: "0".
-	Owner string
 	// FreezeLimit bounds all that the guest agent may take; 0: 10 seconds.
 	FreezeLimit time.Duration
 }
@@ -69,9 +72,6 @@ type CutOptions struct {
 // It waits for an earlier Cut of this Machine to end. Errors are problems, such
 // as MachineFailed; then the machine is as it was before.
 func (m *Machine) Cut(ctx context.Context, o CutOptions, disks ...Disk) (*Cut, error) {
-	if o.Owner == "" {
-		o.Owner = "0"
-	}
 	if o.FreezeLimit <= 0 {
 		o.FreezeLimit = 10 * time.Second
 	}
@@ -97,12 +97,11 @@ func (m *Machine) cut(ctx context.Context, o CutOptions, disks []Disk) (*Cut, er
 	if err := m.sweep(ctx); err != nil {
 		return c, err
 	}
-	name := prefix + o.Owner + "-" + randomHex(8)
 	switchable := 0
 	for _, d := range disks {
-		s := &Slice{Disk: d, bitmap: name, Export: prefix + c.id + "-" + randomHex(8)}
+		s := &Slice{cut: c, Disk: d, bitmap: recordPrefix(d.Owner) + randomHex(8), Export: prefix + c.id + "-" + randomHex(8)}
 		var err error
-		if s.older, s.Lost, err = m.records(ctx, d, o.Owner); err != nil {
+		if s.older, s.Lost, err = m.records(ctx, d); err != nil {
 			return c, err
 		}
 		for _, old := range s.older {
@@ -134,6 +133,7 @@ func (m *Machine) cut(ctx context.Context, o CutOptions, disks []Disk) (*Cut, er
 	if err := c.export(ctx); err != nil {
 		return c, err
 	}
+	c.open, c.unsettled = len(disks), len(disks)
 	c.guard = watch(m, c.Slices)
 	return c, nil
 }
@@ -286,38 +286,59 @@ func (c *Cut) Doubt(ctx context.Context) string {
 	return ""
 }
 
+// Gone tells that the machine has ended, or its monitor: nothing can be undone
+// there, and the next run finds what is left.
+func (c *Cut) Gone() bool { return c.machine.monitor.ended() != nil }
+
 // Broken is closed when the point in time had to be given up.
 func (c *Cut) Broken() <-chan struct{} { return c.guard.lost }
 
-// Close frees what the Cut holds inside the machine; only the records of
-// changes stay. Errors are problems.
-func (c *Cut) Close() error {
-	c.closing.Do(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), undoLimit)
-		defer cancel()
-		c.guard.stop()
-		c.closed = c.machine.failed(c.machine.sweep(ctx), "did not give up the point in time; the next backup tries again")
-	})
-	return c.closed
+// Close frees what the slice holds inside the machine; the last one of a Cut
+// ends it there. Only the records of changes stay. Errors are problems.
+func (s *Slice) Close() error {
+	s.cut.mu.Lock()
+	defer s.cut.mu.Unlock()
+	return s.close()
 }
 
-// Settle says whether the Cut became a recovery point, and ends it. Without it,
-// or if it fails, the next Cut knows more changes than there are, never fewer.
-func (c *Cut) Settle(ctx context.Context, success bool) error {
-	err := c.Close()
-	c.settled.Do(func() {
-		err = errors.Join(err, c.machine.failed(c.records(ctx, success), "did not settle its record of changes"))
-		c.machine.cutting.Unlock()
-	})
-	return err
-}
-
-func (c *Cut) records(ctx context.Context, success bool) error {
-	var all error
-	for _, s := range c.Slices {
-		all = errors.Join(all, c.machine.settle(ctx, s, success))
+// close is Close for one who holds the lock.
+func (s *Slice) close() error {
+	c := s.cut
+	if s.closed {
+		return nil
 	}
-	return all
+	s.closed = true
+	if c.open--; c.open > 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), undoLimit)
+	defer cancel()
+	c.guard.stop()
+	if c.Gone() {
+		return nil
+	}
+	return c.machine.failed(c.machine.sweep(ctx), "did not give up the point in time; the next backup tries again")
+}
+
+// Settle says whether the slice became a recovery point, and ends it. If that
+// fails, or never comes, a later Cut knows more changes than there are, never
+// fewer. Errors are problems.
+func (s *Slice) Settle(ctx context.Context, success bool) error {
+	c := s.cut
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := s.close()
+	if s.settled {
+		return err
+	}
+	s.settled = true
+	if !c.Gone() {
+		err = errors.Join(err, c.machine.failed(c.machine.settle(ctx, s, success), "did not settle its record of changes"))
+	}
+	if c.unsettled--; c.unsettled == 0 {
+		c.machine.cutting.Unlock()
+	}
+	return err
 }
 
 // undo ends a Cut that was not finished.

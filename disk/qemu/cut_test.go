@@ -176,7 +176,7 @@ func TestCutsAreBeginningsOfTheWrites(t *testing.T) {
 				} else if !s.Has(base) {
 					t.Errorf("round %d: the base is gone", round)
 				}
-				if err := cut.Settle(ctx, good); err != nil {
+				if err := cut.Slices[0].Settle(ctx, good); err != nil {
 					t.Fatal(err)
 				}
 				if good {
@@ -197,7 +197,7 @@ func TestCutsAreBeginningsOfTheWrites(t *testing.T) {
 				t.Fatal(err)
 			}
 			pull(t, cut.Slices[0], base, image)
-			if err := cut.Settle(ctx, true); err != nil {
+			if err := cut.Slices[0].Settle(ctx, true); err != nil {
 				t.Fatal(err)
 			}
 			if !bytes.Equal(image, whole(t, p, ring.Size)) {

@@ -26,6 +26,7 @@ type node struct {
 	ReadOnly bool `json:"ro"`
 	Image    struct {
 		Size     int64  `json:"virtual-size"`
+		Actual   int64  `json:"actual-size"`
 		Filename string `json:"filename"`
 		Detail   struct {
 			Data struct {

@@ -132,6 +132,13 @@ type Disk struct {
 	Size int64  // bytes
 	File string // of its image, as the machine calls it
 
+	// Owner is for whom the record of changes is, set by the caller before a Cut:
+	// one owner does not touch the records of another. Any text, such as the ID
+	// of a backup instance.
+	Owner string
+
+	Allocated int64 // bytes that the image takes on its storage; Size if that is not known
+
 	root       string // the node that the machine's guest or clients use
 	node       string // the node whose changes are recorded; root, or a qcow2 below it
 	path       string // of the device in the tree of objects; "" in a storage daemon
@@ -175,6 +182,9 @@ func (m *Machine) Disk(ctx context.Context, device string) (Disk, error) {
 	recorded := g.nodes[d.node]
 	d.persistent = recorded.Driver == "qcow2" && recorded.Image.Detail.Data.Compat != "0.10"
 	d.File = recorded.Image.Filename
+	if d.Allocated = recorded.Image.Actual; d.Allocated == 0 {
+		d.Allocated = d.Size
+	}
 	return d, nil
 }
 
