@@ -47,6 +47,7 @@ type sessionDocument struct {
 	Started  time.Time `json:"started"` // this and the next by the writer's clock
 	Renewed  time.Time `json:"renewed"`
 	Instance string    `json:"instance"`
+	Purpose  string    `json:"purpose,omitempty"` // of a reader, for people
 	// CollectEpoch is the newest condemned list that the writer knows of. From
 	// it on it refers to none of the packs condemned but those in Pins.
 	CollectEpoch int         `json:"collectEpoch"`
