@@ -285,7 +285,7 @@ func (v *machineView) Changed(ctx context.Context, stored []byte) (Changes, erro
 	case !v.slice.Has(t.Record) && v.slice.Lost > 0:
 		return Unknown("the machine ended without storing its record of changes, by a crash or a kill, so that record is not to be trusted"), nil
 	case !v.slice.Has(t.Record):
-		return Unknown("the machine no longer has the record of changes since the last recovery point; only qcow2 images keep it when the machine is off"), nil
+		return Unknown("the machine no longer has the record of changes since the last recovery point: it was killed, or it was restarted and its image is not qcow2, which alone can hold the record"), nil
 	}
 	var dirty []extent.Range
 	for _, name := range v.contexts {

@@ -308,14 +308,18 @@ func (s *Slice) close() error {
 		return nil
 	}
 	s.closed = true
-	if c.open--; c.open > 0 {
+	c.open--
+	if c.open == 0 {
+		c.guard.stop()
+	}
+	if c.Gone() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), undoLimit)
 	defer cancel()
-	c.guard.stop()
-	if c.Gone() {
-		return nil
+	if c.open > 0 {
+		// The other slices stay; the records of this one are free now.
+		return c.machine.failed(c.machine.sweepExports(ctx, s.Export), "did not end the export of a disk")
 	}
 	return c.machine.failed(c.machine.sweep(ctx), "did not give up the point in time; the next backup tries again")
 }

@@ -16,7 +16,7 @@ import (
 // there, so it does the same for the run that ends, the run that fails, and the
 // run that was killed before.
 func (m *Machine) sweep(ctx context.Context) error {
-	if err := m.sweepExports(ctx); err != nil {
+	if err := m.sweepExports(ctx, prefix); err != nil {
 		return err
 	}
 	if err := m.sweepJobs(ctx); err != nil {
@@ -87,8 +87,8 @@ func (m *Machine) remove(ctx context.Context, g graph, endings ...string) error 
 	return nil
 }
 
-// sweepExports ends our exports, whoever reads them.
-func (m *Machine) sweepExports(ctx context.Context) error {
+// sweepExports ends the exports whose names begin so, whoever reads them.
+func (m *Machine) sweepExports(ctx context.Context, start string) error {
 	return m.until(ctx, func() (bool, error) {
 		var exports []struct {
 			ID           string `json:"id"`
@@ -99,7 +99,7 @@ func (m *Machine) sweepExports(ctx context.Context) error {
 		}
 		none := true
 		for _, e := range exports {
-			if !ours(e.ID) {
+			if !strings.HasPrefix(e.ID, start) {
 				continue
 			}
 			none = false

@@ -21,7 +21,7 @@ type Process struct {
 	QMP    string // socket of the monitor
 	NBD    string // socket of a storage daemon's own NBD server
 
-	t       testing.TB
+	t       testing.TB // whose end is the process's, too
 	program string
 	args    []string
 	command *exec.Cmd
@@ -29,15 +29,20 @@ type Process struct {
 	gone    chan struct{}
 }
 
-// Image makes an image file of a format and size with qemu-img.
-func Image(t testing.TB, folder, format string, size int64) string {
+// Image makes an image file "disk0.FORMAT", or with another number, with
+// qemu-img.
+func Image(t testing.TB, folder, format string, size int64, number int) string {
 	t.Helper()
 	disktest.Need(t, "qemu-img")
-	path := filepath.Join(folder, "disk."+format)
+	path := imagePath(folder, format, number)
 	if out, err := exec.Command("qemu-img", "create", "-q", "-f", format, path, fmt.Sprint(size)).CombinedOutput(); err != nil {
 		t.Fatalf("qemu-img create: %v: %s", err, out)
 	}
 	return path
+}
+
+func imagePath(folder, format string, number int) string {
+	return filepath.Join(folder, fmt.Sprintf("disk%d.%s", number, format))
 }
 
 // Folder is a short-named folder for a test.
@@ -51,25 +56,30 @@ func Folder(t testing.TB) string {
 	return dir
 }
 
-// Daemon starts a storage daemon that serves an image of folder as the export
-// "live" of its node "disk0", or of a raw node "top" above it. format is that
-// of the image.
-func Daemon(t testing.TB, folder, format string, top bool) *Process {
+// Daemon starts a storage daemon that serves images of folder as the exports
+// "live0", "live1" and so on of its nodes "disk0"..., or of raw nodes "top0"...
+// above them. format is that of the images.
+func Daemon(t testing.TB, folder, format string, top bool, disks int) *Process {
 	t.Helper()
 	disktest.Need(t, "qemu-storage-daemon")
 	p := &Process{Folder: folder, QMP: filepath.Join(folder, "qmp"), NBD: filepath.Join(folder, "nbd"), t: t, program: "qemu-storage-daemon"}
 	p.args = []string{
 		"--chardev", "socket,path=" + p.QMP + ",server=on,wait=off,id=c", "--monitor", "chardev=c",
-		"--blockdev", "driver=file,node-name=f0,discard=unmap,filename=" + filepath.Join(folder, "disk."+format),
-		"--blockdev", "driver=" + format + ",node-name=disk0,file=f0,discard=unmap",
 		"--nbd-server", "addr.type=unix,max-connections=16,addr.path=" + p.NBD,
 	}
-	node := "disk0"
-	if top {
-		p.args = append(p.args, "--blockdev", "driver=raw,node-name=top,file=disk0,discard=unmap")
-		node = "top"
+	for n := range disks {
+		add := func(option, format string, args ...any) {
+			p.args = append(p.args, option, fmt.Sprintf(format, args...))
+		}
+		node := fmt.Sprintf("disk%d", n)
+		add("--blockdev", "driver=file,node-name=f%d,discard=unmap,filename=%s", n, imagePath(folder, format, n))
+		add("--blockdev", "driver=%s,node-name=%s,file=f%d,discard=unmap", format, node, n)
+		if top {
+			add("--blockdev", "driver=raw,node-name=top%d,file=%s,discard=unmap", n, node)
+			node = fmt.Sprintf("top%d", n)
+		}
+		add("--export", "type=nbd,id=live%d,name=live%d,writable=on,node-name=%s", n, n, node)
 	}
-	p.args = append(p.args, "--export", "type=nbd,id=live,name=live,writable=on,node-name="+node)
 	p.Start()
 	t.Cleanup(p.Kill)
 	return p
