@@ -29,6 +29,9 @@ func Probe(ctx context.Context, path string) (*Source, error) {
 	if strings.HasPrefix(path, qemu.Scheme+":") {
 		return probeMachine(ctx, path)
 	}
+	if isExport(path) {
+		return probeExport(ctx, path)
+	}
 	real, err := locate(path)
 	if err != nil {
 		return nil, err
@@ -52,9 +55,8 @@ func Probe(ctx context.Context, path string) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Size > MaxSize {
-		return nil, problem.New(problem.SourceTooLarge, "%s has %s; diskvault protects disks of at most %s.",
-			capital(s.String()), sizeText(s.Size), sizeText(MaxSize)).With("size", s.Size).With("maximum", MaxSize)
+	if err := s.checkSize(); err != nil {
+		return nil, err
 	}
 	head, err := readHead(f)
 	if err != nil {
@@ -67,6 +69,14 @@ func Probe(ctx context.Context, path string) (*Source, error) {
 		s.Identity = append(identityOf(head), s.Identity...)
 	}
 	return s, nil
+}
+
+func (s *Source) checkSize() error {
+	if s.Size > MaxSize {
+		return problem.New(problem.SourceTooLarge, "%s has %s; diskvault protects disks of at most %s.",
+			capital(s.String()), sizeText(s.Size), sizeText(MaxSize)).With("size", s.Size).With("maximum", MaxSize)
+	}
+	return nil
 }
 
 // scheme matches the beginning of a source URL, such as "nbd+unix:" or "rbd:".

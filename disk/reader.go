@@ -13,6 +13,7 @@ import (
 
 	"github.com/diskvault/diskvault/base/extent"
 	"github.com/diskvault/diskvault/base/problem"
+	"github.com/diskvault/diskvault/disk/nbd"
 )
 
 // ReadOptions says how a Source is read. The zero value reads through the page
@@ -36,17 +37,24 @@ type Reader struct {
 	sector int64
 	direct bool
 	cache  *cacheKeeper // nil where the page cache is not used or cannot be asked
+	export *nbd.Client  // what is read instead of a file; nil for files
 
 	narrowing narrowBudget
 	bounce    sync.Pool // *[]byte, for direct reads into buffers that do not fit
 }
 
 // Open opens the source for reading. Errors are problems: those of Probe for a
-// source that cannot be opened, SourceReplaced if another file or device has
+// source that cannot be opened, SourceNotSupported for a Machine, SourceReplaced if another file or device has
 // come to its path since Probe, SourceResized if its size has changed since.
 func (s *Source) Open(ctx context.Context, o ReadOptions) (*Reader, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, problem.From(err)
+	}
+	switch s.Kind {
+	case Network:
+		return s.openExport(ctx)
+	case Machine:
+		return nil, problem.New(problem.SourceNotSupported, "%s is read through a capture only.", capital(s.String()))
 	}
 	f, err := openSource(s.Path, s.Path)
 	if err != nil {
@@ -58,6 +66,23 @@ func (s *Source) Open(ctx context.Context, o ReadOptions) (*Reader, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// openExport opens a disk on an NBD server.
+func (s *Source) openExport(ctx context.Context) (*Reader, error) {
+	var bitmaps []string
+	if s.Export != nil {
+		bitmaps = s.Export.Bitmaps
+	}
+	c, err := dialExport(ctx, s.Path, bitmaps)
+	if err != nil {
+		return nil, err
+	}
+	if c.Size() != s.Size {
+		c.Close()
+		return nil, resized(s.Path, s.Size, c.Size())
+	}
+	return &Reader{path: s.Path, fd: -1, kind: Network, size: c.Size(), sector: 512, export: c}, nil
 }
 
 func (r *Reader) start(s *Source, o ReadOptions) error {
@@ -100,11 +125,19 @@ func (r *Reader) Size() int64 { return r.size }
 func (r *Reader) Direct() bool { return r.direct }
 
 // Fd is the descriptor that the Reader reads from, for system calls of a
-// capture. It belongs to the Reader and ends with it.
+// capture; -1 for a disk on an NBD server. It belongs to the Reader and ends
+// with it.
 func (r *Reader) Fd() int { return r.fd }
+
+// Export is the connection to the NBD server that the Reader reads from; nil for
+// a file or device. It belongs to the Reader and ends with it.
+func (r *Reader) Export() *nbd.Client { return r.export }
 
 // CurrentSize asks the system for the size of the source as it is now.
 func (r *Reader) CurrentSize() (int64, error) {
+	if r.export != nil {
+		return r.export.Size(), nil // it cannot change while the connection lasts
+	}
 	var st unix.Stat_t
 	if r.kind == Block {
 		size, err := deviceSize(r.fd)
@@ -137,17 +170,26 @@ func (r *Reader) Read(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	r.cache.beforeRead(want)
-	n, err := r.pread(p, off)
+	n, err := r.pread(ctx, p, off)
 	switch {
 	case err == nil && n == len(p):
 		r.cache.afterRead(want)
 		return nil
 	case err == nil:
 		return r.shorter()
-	case !isFaultOfRange(err):
-		return readFailed(err, r.path)
+	case !IsFaultOfRange(err):
+		return r.failed(ctx, err)
 	}
 	return r.readAround(ctx, p, off, n, err)
+}
+
+// failed explains why nothing at all can be read, or gives the error of the
+// context.
+func (r *Reader) failed(ctx context.Context, err error) error {
+	if r.export != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return readFailed(err, r.path)
 }
 
 // shorter explains a read that met the end of the source too early.
@@ -166,7 +208,13 @@ func resized(path string, before, now int64) error {
 
 // pread reads into p, through a buffer of its own if a direct read needs one.
 // It gives the number of bytes that are good, also with an error.
-func (r *Reader) pread(p []byte, off int64) (int, error) {
+func (r *Reader) pread(ctx context.Context, p []byte, off int64) (int, error) {
+	if r.export != nil {
+		if err := r.export.Read(ctx, p, off); err != nil {
+			return 0, err
+		}
+		return len(p), nil
+	}
 	if !r.direct || r.aligned(p, off) {
 		return preadFull(r.fd, p, off)
 	}
@@ -220,6 +268,9 @@ func AlignedBuffer(n int) []byte {
 // The walk describes the source as it is at that moment; if it is written to
 // meanwhile, only the proof of a capture tells.
 func (r *Reader) Allocated(ctx context.Context) iter.Seq2[extent.Range, error] {
+	if r.export != nil {
+		return r.exportAllocated(ctx)
+	}
 	return func(yield func(extent.Range, error) bool) {
 		if r.kind == Block {
 			yield(extent.Range{Len: r.size}, nil)
@@ -239,6 +290,32 @@ func (r *Reader) Allocated(ctx context.Context) iter.Seq2[extent.Range, error] {
 				return
 			}
 			at = data.End()
+		}
+	}
+}
+
+// exportAllocated is Allocated by the word of an NBD server. What it does not
+// tell counts as data.
+func (r *Reader) exportAllocated(ctx context.Context) iter.Seq2[extent.Range, error] {
+	return func(yield func(extent.Range, error) bool) {
+		if !r.export.Has(nbd.ContextAllocation) {
+			yield(extent.Range{Len: r.size}, nil)
+			return
+		}
+		at := int64(0)
+		for e, err := range r.export.Extents(ctx, nbd.ContextAllocation, extent.Range{Len: r.size}) {
+			switch {
+			case errors.As(err, new(*nbd.Error)):
+				yield(extent.Between(at, r.size), nil)
+				return
+			case err != nil:
+				yield(extent.Range{}, r.failed(ctx, err))
+				return
+			}
+			if e.Flags&nbd.StateZero == 0 && !yield(extent.Range{Off: e.Off, Len: e.Len}, nil) {
+				return
+			}
+			at = e.End()
 		}
 	}
 }
@@ -264,5 +341,10 @@ func (r *Reader) nextData(at int64) (extent.Range, error) {
 	return extent.Between(start, min(end, r.size)), nil
 }
 
-// Close gives the descriptor back.
-func (r *Reader) Close() error { return r.file.Close() }
+// Close gives the descriptor or the connection back.
+func (r *Reader) Close() error {
+	if r.export != nil {
+		return r.export.Close()
+	}
+	return r.file.Close()
+}

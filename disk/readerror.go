@@ -54,9 +54,9 @@ func (b *narrowBudget) spend(d time.Duration) {
 	b.mu.Unlock()
 }
 
-// isFaultOfRange tells errors of some bytes from those of the whole source. A
+// IsFaultOfRange tells errors of some bytes from those of the whole source. A
 // device that is gone answers the same to every read.
-func isFaultOfRange(err error) bool {
+func IsFaultOfRange(err error) bool {
 	switch {
 	case errors.Is(err, unix.EIO), // medium error, or a checksum of btrfs
 		errors.Is(err, unix.ENODATA),   // critical medium error
@@ -94,13 +94,13 @@ func (r *Reader) readAround(ctx context.Context, p []byte, off int64, good int, 
 				return err
 			}
 			tries--
-			n, err := r.pread(p[at.Off-off:at.End()-off], at.Off)
+			n, err := r.pread(ctx, p[at.Off-off:at.End()-off], at.Off)
 			switch {
 			case err == nil && int64(n) == at.Len:
 			case err == nil:
 				return r.shorter()
-			case !isFaultOfRange(err):
-				return readFailed(err, r.path)
+			case !IsFaultOfRange(err):
+				return r.failed(ctx, err)
 			default:
 				still = append(still, extent.Between(at.Off+int64(n), at.End()))
 			}

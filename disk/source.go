@@ -49,6 +49,7 @@ type Source struct {
 	Loops      []string         `json:"loops,omitempty"`      // loop devices over a file
 	Mounts     []blockdev.Mount `json:"mounts,omitempty"`     // file systems on it, its partitions or what stands on it
 	Swap       bool             `json:"swap,omitempty"`       // the kernel swaps to it
+	Export     *Export          `json:"export,omitempty"`     // what the user says of a disk on an NBD server
 	Disks      []string         `json:"disks,omitempty"`      // whole disks at the ground of it, by name in the kernel
 }
 
@@ -96,6 +97,8 @@ func (s *Source) String() string {
 	switch s.Kind {
 	case Block:
 		return fmt.Sprintf("the device %s", s.Path)
+	case Network:
+		return fmt.Sprintf("the NBD export %s", s.Path)
 	case Machine:
 		return fmt.Sprintf("the machine's disk %s", s.Path)
 	}

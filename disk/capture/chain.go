@@ -34,6 +34,7 @@ type way interface {
 func (o Options) ways() []way {
 	return []way{
 		QEMU{Owner: o.Owner},
+		NBD{},
 		Reflink{Owner: o.Owner, StallBudget: o.StallBudget},
 		Quiescent{},
 	}

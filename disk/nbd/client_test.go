@@ -264,7 +264,7 @@ func TestClientContextEnds(t *testing.T) {
 	if err := c.Read(short, make([]byte, 512), 0); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	silent, err := net.Listen("unix", socketPath(t)) // takes connections, says nothing
+	silent, err := net.Listen("unix", disktest.Socket(t)) // takes connections, says nothing
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func TestClientContextEnds(t *testing.T) {
 
 func TestClientServerDies(t *testing.T) {
 	var wait sync.WaitGroup
-	l, err := net.Listen("unix", socketPath(t))
+	l, err := net.Listen("unix", disktest.Socket(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -139,7 +139,7 @@ type bare struct{ Disk }
 // start runs a server until the end of the test and gives its socket.
 func start(t testing.TB, s *Server) (socket string) {
 	t.Helper()
-	socket = socketPath(t)
+	socket = disktest.Socket(t)
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -344,7 +344,7 @@ func TestServerErrors(t *testing.T) {
 func TestServerShutsDownGracefully(t *testing.T) {
 	m := patchy(t, 1<<20)
 	m.delay = 300 * time.Millisecond
-	l, err := net.Listen("unix", socketPath(t))
+	l, err := net.Listen("unix", disktest.Socket(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -382,7 +382,7 @@ func TestServerShutsDownGracefully(t *testing.T) {
 func TestServerGraceEnds(t *testing.T) {
 	m := patchy(t, 1<<20)
 	m.delay = time.Hour
-	l, err := net.Listen("unix", socketPath(t))
+	l, err := net.Listen("unix", disktest.Socket(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -498,7 +498,7 @@ func TestServerTLS(t *testing.T) {
 }
 
 func TestServerWithoutCertificate(t *testing.T) {
-	l, err := net.Listen("unix", socketPath(t))
+	l, err := net.Listen("unix", disktest.Socket(t))
 	if err != nil {
 		t.Fatal(err)
 	}
