@@ -35,7 +35,7 @@ func (o Options) ways() []way {
 	return []way{
 		QEMU{Owner: o.Owner},
 		NBD{},
-		Reflink{Owner: o.Owner, StallBudget: o.StallBudget},
+		Reflink(o),
 		Quiescent{},
 	}
 }

@@ -153,7 +153,7 @@ func TestABackupIsKilledAtAnyTime(t *testing.T) {
 			v := newVandal(t, dir, random)
 			usual := 300 * time.Millisecond
 			killed := 0
-			for round := range seeds(t, 12) {
+			for round := range seeds(t, 8) {
 				for range random.IntN(6) {
 					v.act(t)
 				}

@@ -122,7 +122,7 @@ func TestEachPointOfADiskInUseIsAPrefixOfItsWrites(t *testing.T) {
 					}
 					end := r.begin(t, put)
 					var parent *store.Point
-					for range seeds(t, 4) {
+					for range seeds(t, 3) {
 						first := r.written.Load()
 						p := again(t, s, r.path, parent, nil).Point
 						if p.CaptureMethod != "reflink" || p.Consistency != store.CrashConsistent || parent != nil && p.ChangeTracking != "fiemap" {
