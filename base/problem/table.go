@@ -52,6 +52,8 @@ const (
 	StoreObjectMissing      Code = "StoreObjectMissing"
 	SessionFenced           Code = "SessionFenced"
 	CollectBlocked          Code = "CollectBlocked"
+	StoreRealmDiffers       Code = "StoreRealmDiffers"
+	CopyInProgress          Code = "CopyInProgress"
 
 	KeyMissing Code = "KeyMissing"
 	KeyWrong   Code = "KeyWrong"
@@ -60,6 +62,7 @@ const (
 	InstanceNotFound      Code = "InstanceNotFound"
 	InstanceAmbiguous     Code = "InstanceAmbiguous"
 	RecoveryPointNotFound Code = "RecoveryPointNotFound"
+	LastPoint             Code = "LastPoint"
 	VaultNotFound         Code = "VaultNotFound"
 	PolicyNotFound        Code = "PolicyNotFound"
 	RetentionTagNotFound  Code = "RetentionTagNotFound"
@@ -67,6 +70,9 @@ const (
 	CodeNotFound          Code = "CodeNotFound"
 
 	CatalogUnreachable  Code = "CatalogUnreachable"
+	CallerNotAllowed    Code = "AuthorizationFailed"
+	NothingToConfirm    Code = "NothingToConfirm"
+	SettingIrreversible Code = "SettingIrreversible"
 	ResourceIDInvalid   Code = "LinkedInvalidPropertyId"
 	ResourceNotFound    Code = "ResourceNotFound"
 	GroupNotFound       Code = "ResourceGroupNotFound"
@@ -92,9 +98,7 @@ const (
 	PolicyLimitExceeded     Code = "PolicyLimitExceeded"
 	SnapshotLimitReached    Code = "SnapshotLimitReached"
 	ProtectionStateConflict Code = "ProtectionStateConflict"
-	SoftDeleteIrreversible  Code = "SoftDeleteIrreversible"
-
-	DppAlwaysOnSoftDeleteStateMandatory Code = "DppAlwaysOnSoftDeleteStateMandatory"
+	SoftDeleteMandatory     Code = "DppAlwaysOnSoftDeleteStateMandatory"
 
 	HomeNotUsable   Code = "HomeNotUsable"
 	HomeFull        Code = "HomeFull"
@@ -179,6 +183,10 @@ var table = []Entry{
 	{CollectBlocked, Failed, "Not all that is in use could be read, so nothing was removed.",
 		[]string{"Run `diskvault store check` to see what is damaged, and `diskvault store heal` to mend it.",
 			"Or delete the recovery points that are damaged, then collect again."}},
+	{StoreRealmDiffers, Refused, "Two stores do not belong to the same realm, so that nothing can be copied between them.",
+		[]string{"Make the destination from this data folder, which gives it the realm of the stores that are known: `diskvault store create URL`."}},
+	{CopyInProgress, Busy, "Another process copies the same recovery point to the same store.",
+		[]string{"Run the copy again when the other one has ended; what it has copied is skipped then."}},
 
 	{KeyMissing, Refused, "No key is at hand that opens this store.",
 		[]string{"Give the recovery key or the passphrase with --key-file, or in DISKVAULT_KEY."}},
@@ -191,6 +199,8 @@ var table = []Entry{
 		[]string{"`diskvault status` lists the protected disks.", "Protect it: `diskvault backup PATH`."}},
 	{InstanceAmbiguous, Usage, "More than one protected disk fits the name.",
 		[]string{"Name it by its path or its full name."}},
+	{LastPoint, Refused, "It is the last good recovery point of the disk.",
+		[]string{"Make another backup first, or delete it all the same with --last."}},
 	{RecoveryPointNotFound, NotFound, "The disk has no such recovery point.",
 		[]string{"`diskvault points INSTANCE` lists them."}},
 	{VaultNotFound, NotFound, "There is no vault of this name.",
@@ -206,8 +216,14 @@ var table = []Entry{
 
 	{CatalogUnreachable, Busy, "The database of the catalog cannot be reached.",
 		[]string{"Check that the database server runs and that its URL is right.", "Backups in the stores are not affected."}},
+	{CallerNotAllowed, Refused, "The caller may not do this at this scope.",
+		[]string{"Have a role assigned that holds the action named, at the scope named or above it."}},
+	{NothingToConfirm, Refused, "Retention is not paused, so there is nothing to confirm.",
+		[]string{"Nothing is to be done: points expire by their rules."}},
+	{SettingIrreversible, Refused, "The setting was made for good and cannot be taken back.",
+		[]string{"Leave it as it is, or use another vault."}},
 	{ResourceIDInvalid, Usage, "A value that must be a resource ID is none.",
-		[]string{"Give the whole ID, as in /subscriptions/…/resourceGroups/…/providers/…"}},
+		[]string{"Give the whole ID, such as /subscriptions/…/resourceGroups/…/providers/…/… of the resource."}},
 	{ResourceNotFound, NotFound, "There is no such resource.",
 		[]string{"Correct the ID, or make the resource first."}},
 	{GroupNotFound, NotFound, "There is no such resource group.",
@@ -253,9 +269,7 @@ var table = []Entry{
 		[]string{"Shorten the durations or back up less often, as the message says.", "Points that must live longer belong into the vault tier, which has no limit of number and keeps up to 99 years."}},
 	{SnapshotLimitReached, Refused, "The disk has as many recovery points in the operational tier as there may be, so no further one is made.",
 		[]string{"Delete points that nobody needs, or wait until some expire.", "Shorten the retention of the policy if this comes again."}},
-	{SoftDeleteIrreversible, Refused, "Soft delete of the vault is AlwaysOn, which cannot be taken back.",
-		[]string{"Leave it as it is; use another vault for disks that need no soft delete."}},
-	{DppAlwaysOnSoftDeleteStateMandatory, Refused, "This version of the API accepts no other setting of soft delete than AlwaysOn.",
+	{SoftDeleteMandatory, Refused, "This version of the API accepts no other setting of soft delete than AlwaysOn.",
 		[]string{"Send AlwaysOn, or use an api-version before 2025-09-01."}},
 	{ProtectionStateConflict, Refused, "The state of the backup instance does not allow this.",
 		[]string{"Resume the protection first if it is stopped or suspended; undelete the instance if it is deleted."}},

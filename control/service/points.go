@@ -57,10 +57,12 @@ func (s *Service) view(ctx context.Context, instanceID string) ([]resource.Recov
 func views(points []catalog.Point, urls map[string]string, paused bool, now time.Time) []resource.RecoveryPoint {
 	var facts []retention.Point
 	for _, p := range points {
-		facts = append(facts, retention.Point{ID: p.ID, Time: p.Time, Tag: p.RetentionTag, Duration: resource.Duration(p.Retention)})
+		facts = append(facts, retention.Point{ID: p.ID, Created: p.Created, Time: p.Time, Tag: p.RetentionTag,
+			Duration: resource.Duration(p.Retention), Good: p.Consistency == store.CrashConsistent})
 	}
 	decisions := map[string]retention.Decision{}
-	for _, d := range retention.Decide(facts, paused, now) {
+	state := retention.State{Protection: resource.ProtectionConfigured, Paused: paused}
+	for _, d := range retention.Decide(facts, state, now) {
 		decisions[d.ID] = d
 	}
 	out := []resource.RecoveryPoint{}
