@@ -60,6 +60,8 @@ An interrupted backup loses nothing: the next one uses what is stored.`,
 	f.BoolVar(&o.request.AllowUnreadable, "allow-unreadable", false, "store ranges that cannot be read as zeros; the point is marked inconsistent")
 	f.BoolVar(&o.request.AcceptReplaced, "accept-replaced", false, "take the disk for the one protected at this path though its identity differs")
 	f.Var(&o.limit, "limit-rate", "read at most this many bytes a second, as 50M")
+	addStallBudget(cmd, &o.request.StallBudget)
+	f.IntVar(&o.request.FullReadDays, "full-read-days", 30, "after how many days all of the disk is read again although its changes are tracked, to see whether any was missed")
 	o.key.add(cmd)
 	return cmd
 }
@@ -69,6 +71,9 @@ func (o *backupOptions) complete(cmd *cobra.Command) (err error) {
 	case "auto", "fast", "default", "max", "none":
 	default:
 		return usageError(cmd, "%q is no compression: auto, fast, default, max and none are.", o.request.Compression)
+	}
+	if o.request.FullReadDays < 1 || o.request.StallBudget < 0 {
+		return usageError(cmd, "--full-read-days must be at least 1, and --stall-budget not negative.")
 	}
 	o.request.LimitRate = o.limit.bytes
 	o.request.Disk = o.disk
@@ -135,6 +140,14 @@ func (o *backupOptions) say(r service.BackupResult) {
 	state := "shows the disk at one moment"
 	if p.Consistency != "crashConsistent" {
 		state = "inconsistent"
+	}
+	if c, t := r.Capture, r.ChangeTracking; t.Method == "none" {
+		o.printf("Captured by %s; all of it was read: %s.\n", c.Method, t.Reason)
+	} else {
+		o.printf("Captured by %s; changes tracked by %s: %s.\n", c.Method, t.Method, t.Reason)
+	}
+	if d := r.ChangeTracking.Dropped; d != "" {
+		o.printf("The next backup reads all of the disk, since this capture was not kept: %s.\n", d)
 	}
 	o.printf("Recovery point %s of %s UTC, %s.\n", p.ID, moment(p.Time), state)
 	point := ""

@@ -28,6 +28,9 @@ var settings = map[string]string{
 	"retention-tag": "retention tag of new points",
 	"key-file":      "file with a key or passphrase of the store",
 	"jobs":          "how many jobs run at a time",
+
+	"stall-budget":   "how long a capture may hold up the writers of a disk, as 1s",
+	"full-read-days": "after how many days all of a disk is read although its changes are tracked",
 }
 
 // notForCommand names settings whose flag means something else in a command.

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/control/catalog"
 	"github.com/diskvault/diskvault/control/job"
 	"github.com/diskvault/diskvault/control/resource"
 	"github.com/diskvault/diskvault/disk"
+	"github.com/diskvault/diskvault/disk/capture"
 	"github.com/diskvault/diskvault/engine/backup"
 	"github.com/diskvault/diskvault/store"
 )
@@ -134,6 +136,7 @@ func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src
 			RetentionTag: rule.Tag, Retention: string(rule.Duration),
 		},
 		Compression: store.Compression(r.Compression), FullScan: r.FullScan, AllowInconsistent: r.AllowInconsistent, AllowUnreadable: r.AllowUnreadable, AcceptReplaced: r.AcceptReplaced, LimitRate: r.LimitRate,
+		Capturer: capture.Options{Owner: i.ID, StallBudget: r.StallBudget}, FullReadEvery: time.Duration(r.FullReadDays) * 24 * time.Hour,
 	}
 	if len(points) > 0 {
 		options.Parent = &points[0].Point
@@ -141,6 +144,9 @@ func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src
 	engine := backup.New(options)
 	run.Follow(func() resource.Progress { return backupProgress(engine.Progress()) })
 	done, err := engine.Do(ctx)
+	for _, n := range done.Notices {
+		c.notice(resource.Notice{Name: "Capture", Message: n})
+	}
 	if err != nil {
 		return result, s.kept(ctx, err, i.Name, engine.Progress().Bytes.Stored)
 	}
@@ -214,7 +220,8 @@ func (s *Service) finishBackup(ctx context.Context, result BackupResult, i resou
 	}
 	result.Status = resource.Completed
 	result.Capture = Capture{done.Capture.Method, done.Capture.Seconds}
-	result.ChangeTracking = ChangeTracking{done.ChangeTracking.Method, done.ChangeTracking.Reason}
+	t := done.ChangeTracking
+	result.ChangeTracking = ChangeTracking{Method: t.Method, Reason: t.Reason, Dropped: t.Dropped, Missed: t.Missed}
 	result.Bytes = done.Point.Bytes
 	result.Verdict = Verdict{State: "Unknown", Causes: []string{}}
 	result.ResumedBytes, result.Attempts = done.Resumed, done.Attempts

@@ -30,6 +30,12 @@ type BackupRequest struct {
 	AllowUnreadable   bool   `json:"allowUnreadable,omitempty"`
 	AcceptReplaced    bool   `json:"acceptReplaced,omitempty"`
 	LimitRate         int64  `json:"limitRate,omitempty"` // bytes per second; 0: none
+	// StallBudget is how long the writers of the disk may be held up by its
+	// capture, in nanoseconds; 0: a second.
+	StallBudget time.Duration `json:"stallBudget,omitempty"`
+	// FullReadDays is after how many days all of a disk is read again although its
+	// changes are tracked; 0: 30.
+	FullReadDays int `json:"fullReadDays,omitempty"`
 }
 
 // BackupResult tells what a backup did.
@@ -63,6 +69,10 @@ type Capture struct {
 type ChangeTracking struct {
 	Method string `json:"method"`
 	Reason string `json:"reason"`
+	// Dropped is why the next backup will have to read everything.
+	Dropped string `json:"dropped,omitempty"`
+	// Missed are changes that tracking had not named, found by a full read.
+	Missed []store.Range `json:"missed,omitempty"`
 }
 
 // Verdict is the judgement of the job's speed.
