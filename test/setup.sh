@@ -9,9 +9,16 @@ missing=
 for pair in mke2fs:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs mkfs.vfat:dosfstools \
 	psql:postgresql sfdisk:fdisk partx:util-linux fusermount3:fuse3 mkfs.ntfs:ntfs-3g \
 	qemu-img:qemu-utils nbdkit:nbdkit nbdcopy:libnbd-bin \
-	qemu-storage-daemon:qemu-system-common; do
+	qemu-storage-daemon:qemu-system-common qemu-system-x86_64:qemu-system-x86; do
 	command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
+# The long form starts a Linux guest and a Ceph of one node.
+if [ -n "${DISKVAULT_LONG:-}" ]; then
+	ls /boot/vmlinuz-* >/dev/null 2>&1 || missing="$missing linux-image-cloud-amd64"
+	for pair in rbd:ceph-common ceph-mon:ceph-mon ceph-osd:ceph-osd ceph-mgr:ceph-mgr; do
+		command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
+	done
+fi
 if [ -n "$missing" ]; then
 	if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
 		apt-get update -qq

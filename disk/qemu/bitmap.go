@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -99,8 +98,7 @@ func (m *Machine) settle(ctx context.Context, s *Slice, success bool) error {
 			bitmapAction("remove", s.Disk, s.bitmap))
 	}
 	err := m.transact(ctx, todo...)
-	var refused *commandError
-	if errors.As(err, &refused) {
+	if isRefused(err) {
 		return fmt.Errorf("the record of changes of %s cannot be settled: %w", s.Name, err)
 	}
 	return err

@@ -25,6 +25,7 @@ type Machine struct {
 	monitor  *monitor
 	process  int // 0 if it cannot be known
 	commands map[string]bool
+	version  int // the major one
 
 	cutting sync.Mutex // held by the Cut that is open
 }
@@ -90,6 +91,15 @@ func (m *Machine) look(ctx context.Context) error {
 				Do("Use QEMU 7.2 or newer, or back up the machine's image file while it is off.")
 		}
 	}
+	var version struct {
+		QEMU struct {
+			Major int `json:"major"`
+		} `json:"qemu"`
+	}
+	if err := m.monitor.run(ctx, "query-version", nil, &version); err != nil {
+		return m.failed(err, "does not say its version")
+	}
+	m.version = version.QEMU.Major
 	var channels []struct {
 		Label string `json:"label"`
 		File  string `json:"filename"`
@@ -175,6 +185,9 @@ func (m *Machine) Disk(ctx context.Context, device string) (Disk, error) {
 		return Disk{}, problem.New(problem.SourceNotSupported, "The machine has %s for reading only, so it holds nothing that changes.", d.Name).
 			Do("Back up its image file instead.")
 	}
+	if err := m.threadSafe(ctx, d); err != nil {
+		return Disk{}, err
+	}
 	d.Size, d.node = root.Image.Size, d.root
 	for g.nodes[d.node].Driver == "raw" && g.nodes[g.below[d.node]["file"]].Driver == "qcow2" {
 		d.node = g.below[d.node]["file"]
@@ -215,6 +228,47 @@ func (m *Machine) find(g graph, drives []drive, device string) (Disk, error) {
 	}
 	return Disk{}, problem.New(problem.SourceNotFound, "The machine behind %s has no disk %q.", m.address.Socket, device).
 		Do("Give one of those that it has: " + strings.Join(names(drives), ", ") + ", or the name of a node.")
+}
+
+// threadSafeVersion is the major version from which on QEMU can serve a disk
+// that an I/O thread drives. 7.2 aborts, and its guest with it, when the reader
+// of such an export leaves: an assertion in nbd_blockdev_client_closed.
+const threadSafeVersion = 9
+
+// threadSafe refuses a disk of an I/O thread in a machine that would die of
+// being read. Where it cannot be told whether the thread is the disk's, it is.
+func (m *Machine) threadSafe(ctx context.Context, d Disk) error {
+	if m.version >= threadSafeVersion {
+		return nil
+	}
+	var objects []struct {
+		Type string `json:"type"`
+	}
+	if err := m.monitor.run(ctx, "qom-list", map[string]any{"path": "/objects"}, &objects); err != nil && !isRefused(err) {
+		return m.failed(err, "does not list its threads")
+	} // a daemon without objects has no such list
+	threads := 0
+	for _, o := range objects {
+		if o.Type == "child<iothread>" {
+			threads++
+		}
+	}
+	if threads == 0 {
+		return nil
+	}
+	thread := "some"
+	if d.path != "" {
+		err := m.monitor.run(ctx, "qom-get", map[string]any{"path": d.path, "property": "iothread"}, &thread)
+		if err != nil && !isRefused(err) {
+			return m.failed(err, "does not say whose thread it is")
+		}
+	}
+	if thread == "" {
+		return nil
+	}
+	return problem.New(problem.SourceNotSupported, "The disk %s is driven by an I/O thread, and QEMU %d ends with its guest when such a disk has been read by a backup.", d.Name, m.version).
+		Do(fmt.Sprintf("Run the machine with QEMU %d or newer.", threadSafeVersion), "Or start it without iothread= for this disk.",
+			"Or put its image onto XFS or btrfs as a raw file and back up the file: it is captured while it is in use.")
 }
 
 func names(drives []drive) []string {

@@ -9,6 +9,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // monitor speaks QMP, the machine protocol, on one connection. Commands go out
@@ -40,6 +42,11 @@ type commandError struct {
 
 func (e *commandError) Error() string { return fmt.Sprintf("%s: %s", e.Command, e.Desc) }
 
+func isRefused(err error) bool {
+	refused := (*commandError)(nil)
+	return errors.As(err, &refused)
+}
+
 // errSilent says that the socket was reached and nobody greeted: QEMU serves
 // one client of a monitor at a time, and the others wait.
 var errSilent = errors.New("the monitor does not greet: another program is connected to it")
@@ -52,19 +59,34 @@ const greetingWait = 10 * time.Second
 // below it.
 const maxLine = 64 << 20
 
+// errHungUp says that the socket was closed before a greeting: QEMU does so for
+// a moment after an earlier client left.
+var errHungUp = errors.New("the connection ended before the greeting")
+
 // dialMonitor connects to a QMP socket and leaves the negotiation behind. With
-// errSilent nothing was asked of the machine.
+// errSilent or errHungUp nothing was asked of the machine.
 func dialMonitor(ctx context.Context, path string) (*monitor, error) {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "unix", path)
-	if err != nil {
-		return nil, err
-	}
-	lines := bufio.NewScanner(conn)
-	lines.Buffer(make([]byte, 64<<10), maxLine)
-	if err := greet(ctx, conn, lines); err != nil {
+	var conn net.Conn
+	var lines *bufio.Scanner
+	for end := time.Now().Add(greetingWait); ; {
+		var err error
+		if conn, err = (&net.Dialer{}).DialContext(ctx, "unix", path); err != nil {
+			return nil, err
+		}
+		lines = bufio.NewScanner(conn)
+		lines.Buffer(make([]byte, 64<<10), maxLine)
+		if err = greet(ctx, conn, lines, end); err == nil {
+			break
+		}
 		conn.Close()
-		return nil, err
+		if !errors.Is(err, errHungUp) || time.Now().After(end) {
+			return nil, err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 	}
 	m := &monitor{conn: conn, done: make(chan struct{})}
 	go m.listen(lines)
@@ -76,10 +98,10 @@ func dialMonitor(ctx context.Context, path string) (*monitor, error) {
 }
 
 // greet waits for the greeting.
-func greet(ctx context.Context, conn net.Conn, lines *bufio.Scanner) error {
+func greet(ctx context.Context, conn net.Conn, lines *bufio.Scanner, end time.Time) error {
 	stop := context.AfterFunc(ctx, func() { conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if err := conn.SetReadDeadline(time.Now().Add(greetingWait)); err != nil {
+	if err := conn.SetReadDeadline(end); err != nil {
 		return err
 	}
 	if !lines.Scan() {
@@ -89,10 +111,11 @@ func greet(ctx context.Context, conn net.Conn, lines *bufio.Scanner) error {
 			return context.Cause(ctx)
 		case errors.As(err, &slow) && slow.Timeout():
 			return errSilent
-		case err != nil:
+		case err == nil, errors.Is(err, unix.ECONNRESET):
+			return errHungUp
+		default:
 			return err
 		}
-		return errors.New("the connection ended before the greeting")
 	}
 	var hello struct {
 		QMP json.RawMessage `json:"QMP"`

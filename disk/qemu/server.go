@@ -5,10 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/disk/nbd"
@@ -34,21 +35,30 @@ func (m *Machine) serve(ctx context.Context) (string, error) {
 	err := m.monitor.run(ctx, "nbd-server-start", map[string]any{
 		"addr": map[string]any{"type": "unix", "data": map[string]any{"path": own}}, "max-connections": 16,
 	}, nil)
-	if refused := (*commandError)(nil); errors.As(err, &refused) && strings.Contains(refused.Desc, "already running") {
+	if isRefused(err) && strings.Contains(err.Error(), "already running") {
 		return m.address.NBD, nil
 	}
 	return own, err
 }
 
-// stopServing ends our own server, if it is that which runs.
+// handshakes is how long clients that came and went may need inside the machine.
+const handshakes = 50 * time.Millisecond
+
+// stopServing ends our own server, if it is that which runs. It does not ask by
+// connecting, and it waits a moment: QEMU 7.2 aborts, and its guest with it, if
+// its server is stopped while a client is between connecting and choosing an
+// export (CVE-2024-7409), be it only one that has just gone away.
 func (m *Machine) stopServing(ctx context.Context) error {
 	own := m.ownServer()
 	if _, err := os.Lstat(own); err != nil {
 		return nil
 	}
-	conn, err := net.Dial("unix", own)
-	if err == nil {
-		conn.Close()
+	if slices.Contains(listening(m.process, false), own) {
+		select {
+		case <-time.After(handshakes):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 		if err := m.monitor.run(ctx, "nbd-server-stop", nil, nil); err != nil {
 			return err
 		}
@@ -64,8 +74,8 @@ func (m *Machine) stopServing(ctx context.Context) error {
 // those that the machine's process listens at are tried.
 func (m *Machine) servedAt(ctx context.Context, socket, export string) (string, error) {
 	candidates := []string{socket}
-	if socket == "" {
-		candidates = listening(m.process)
+	if socket == "" && m.process != 0 {
+		candidates = listening(m.process, true)
 	}
 	var last error
 	for _, path := range candidates {
@@ -82,34 +92,29 @@ func (m *Machine) servedAt(ctx context.Context, socket, export string) (string, 
 		Do("Say where it is: add &nbd=/PATH/SOCKET to the URL.")
 }
 
-// listening are the Unix sockets at which a process listens.
-func listening(process int) []string {
-	if process == 0 {
-		return nil
+// listening are the Unix sockets at which somebody listens, in the network of a
+// process; with mine, only those of the process itself.
+func listening(process int, mine bool) []string {
+	at := "/proc"
+	if process != 0 {
+		at = fmt.Sprintf("/proc/%d", process)
 	}
-	inodes := map[string]bool{}
-	fds := fmt.Sprintf("/proc/%d/fd", process)
-	entries, err := os.ReadDir(fds)
-	if err != nil {
-		return nil
-	}
-	for _, e := range entries {
-		if link, err := os.Readlink(filepath.Join(fds, e.Name())); err == nil && strings.HasPrefix(link, "socket:[") {
-			inodes[strings.TrimSuffix(strings.TrimPrefix(link, "socket:["), "]")] = true
-		}
-	}
-	table, err := os.Open(fmt.Sprintf("/proc/%d/net/unix", process))
+	table, err := os.Open(at + "/net/unix")
 	if err != nil {
 		return nil
 	}
 	defer table.Close()
-	cwd, _ := os.Readlink(fmt.Sprintf("/proc/%d/cwd", process))
+	inodes := map[string]bool{}
+	if mine {
+		inodes = sockets(at + "/fd")
+	}
+	cwd, _ := os.Readlink(at + "/cwd")
 	var out []string
 	// Num RefCount Protocol Flags Type St Inode Path
 	for lines := bufio.NewScanner(table); lines.Scan(); {
 		f := strings.Fields(lines.Text())
 		const listens = "00010000"
-		if len(f) < 8 || f[3] != listens || !inodes[f[6]] || strings.HasPrefix(f[7], "@") {
+		if len(f) < 8 || f[3] != listens || mine && !inodes[f[6]] || strings.HasPrefix(f[7], "@") {
 			continue
 		}
 		path := f[7]
@@ -117,6 +122,19 @@ func listening(process int) []string {
 			path = filepath.Join(cwd, path)
 		}
 		out = append(out, path)
+	}
+	return out
+}
+
+// sockets are the inodes of those that a process has open, by its folder of
+// descriptors.
+func sockets(fds string) map[string]bool {
+	out := map[string]bool{}
+	entries, _ := os.ReadDir(fds) // of another user's process: none
+	for _, e := range entries {
+		if link, err := os.Readlink(filepath.Join(fds, e.Name())); err == nil && strings.HasPrefix(link, "socket:[") {
+			out[strings.TrimSuffix(strings.TrimPrefix(link, "socket:["), "]")] = true
+		}
 	}
 	return out
 }

@@ -140,7 +140,7 @@ func (m *Machine) sweepJobs(ctx context.Context) error {
 			}
 			asked[command+j.ID] = true
 			err := m.monitor.run(ctx, command, map[string]any{"id": j.ID}, nil)
-			if refused := (*commandError)(nil); errors.As(err, &refused) {
+			if isRefused(err) {
 				continue // it ended by itself in between; looked at again
 			} else if err != nil {
 				return false, err

@@ -141,6 +141,11 @@ func (p *Process) listens(socket string) {
 
 // Kill ends the process at once, as a crash would.
 func (p *Process) Kill() {
+	select {
+	case <-p.gone:
+		p.t.Logf("%s had ended: %v %s", p.program, p.command.ProcessState, p.said)
+	default:
+	}
 	_ = p.command.Process.Kill()
 	<-p.gone
 }
