@@ -69,29 +69,40 @@ const (
 	JobNotFound           Code = "JobNotFound"
 	CodeNotFound          Code = "CodeNotFound"
 
-	CatalogUnreachable  Code = "CatalogUnreachable"
-	CallerNotAllowed    Code = "AuthorizationFailed"
-	NothingToConfirm    Code = "NothingToConfirm"
-	SettingIrreversible Code = "SettingIrreversible"
-	ResourceIDInvalid   Code = "LinkedInvalidPropertyId"
-	ResourceNotFound    Code = "ResourceNotFound"
-	GroupNotFound       Code = "ResourceGroupNotFound"
-	ResourceChanged     Code = "PreconditionFailed"
-	ResourceExists      Code = "Conflict"
-	LocationConflict    Code = "InvalidResourceLocation"
-	PropertyFixed       Code = "PropertyChangeNotAllowed"
-	VaultInUse          Code = "VaultInUse"
-	PolicyInUse         Code = "UserErrorDppPolicyObjectInUse"
-	PolicyInSoftDeleted Code = "UserErrorPolicyAssociatedWithSoftDeletedItems"
-	GroupInUse          Code = "ResourceGroupInUse"
-	DiskProtected       Code = "UserErrorDppDatasourceAlreadyProtected"
-	BackupRuleUnknown   Code = "BMSUserErrorDPPAdhocBackupNotAllowedForBackupType"
-	OneBackupAtATime    Code = "UserErrorMaxConcurrentOperationLimitReached"
-	DailyLimitReached   Code = "DailyLimitReached"
-	AssignmentFixed     Code = "RoleAssignmentUpdateNotPermitted"
-	AssignmentExists    Code = "RoleAssignmentExists"
-	RoleUnknown         Code = "RoleDefinitionDoesNotExist"
-	PrincipalUnknown    Code = "PrincipalNotFound"
+	VolumeNotFound         Code = "VolumeNotFound"
+	FileNotFound           Code = "FileNotFound"
+	FileSystemDamaged      Code = "FileSystemDamaged"
+	FileSystemNotSupported Code = "FileSystemNotSupported"
+	MountFailed            Code = "MountFailed"
+
+	CatalogUnreachable     Code = "CatalogUnreachable"
+	CallerNotAllowed       Code = "AuthorizationFailed"
+	NothingToConfirm       Code = "NothingToConfirm"
+	SettingIrreversible    Code = "SettingIrreversible"
+	SnapshotGroupMissing   Code = "UserErrorOperationalStoreParametersNotProvided"
+	SnapshotGroupInvalid   Code = "UserErrorInvalidOperationalStoreResourceGroup"
+	SnapshotGroupElsewhere Code = "UserErrorSnapshotRGSubscriptionMismatch"
+	SameNameDisk           Code = "UserErrorSameNameDiskAlreadyExists"
+	CrossRestoreOff        Code = "CrossSubscriptionRestoreDisabled"
+	ResourceIDInvalid      Code = "LinkedInvalidPropertyId"
+	ResourceNotFound       Code = "ResourceNotFound"
+	GroupNotFound          Code = "ResourceGroupNotFound"
+	ResourceChanged        Code = "PreconditionFailed"
+	ResourceExists         Code = "Conflict"
+	LocationConflict       Code = "InvalidResourceLocation"
+	PropertyFixed          Code = "PropertyChangeNotAllowed"
+	VaultInUse             Code = "VaultInUse"
+	PolicyInUse            Code = "UserErrorDppPolicyObjectInUse"
+	PolicyInSoftDeleted    Code = "UserErrorPolicyAssociatedWithSoftDeletedItems"
+	GroupInUse             Code = "ResourceGroupInUse"
+	DiskProtected          Code = "UserErrorDppDatasourceAlreadyProtected"
+	BackupRuleUnknown      Code = "BMSUserErrorDPPAdhocBackupNotAllowedForBackupType"
+	OneBackupAtATime       Code = "UserErrorMaxConcurrentOperationLimitReached"
+	DailyLimitReached      Code = "DailyLimitReached"
+	AssignmentFixed        Code = "RoleAssignmentUpdateNotPermitted"
+	AssignmentExists       Code = "RoleAssignmentExists"
+	RoleUnknown            Code = "RoleDefinitionDoesNotExist"
+	PrincipalUnknown       Code = "PrincipalNotFound"
 
 	PolicyScheduleInvalid   Code = "PolicyScheduleInvalid"
 	PolicyRetentionInvalid  Code = "PolicyRetentionInvalid"
@@ -99,6 +110,23 @@ const (
 	SnapshotLimitReached    Code = "SnapshotLimitReached"
 	ProtectionStateConflict Code = "ProtectionStateConflict"
 	SoftDeleteMandatory     Code = "DppAlwaysOnSoftDeleteStateMandatory"
+
+	RightsMissing          Code = "UserErrorMissingRequiredPermissions"
+	BackupRightsMissing    Code = "UserErrorDiskBackupAuthorizationFailed"
+	IdentityOff            Code = "UserErrorSystemIdentityNotEnabledWithVault"
+	IdentityGone           Code = "UserErrorUserIdentityNotFoundOrNotAssociatedWithVault"
+	DiskUnseen             Code = "UserErrorDiskBackupDiskOrMSIPermissionsNotPresent"
+	DiskGone               Code = "UserErrorManagedDiskNotFound"
+	DiskRightsMissing      Code = "UserErrorNotEnoughPermissionOnDisk"
+	SnapshotGroupUnseen    Code = "UserErrorDiskBackupSnapshotRGOrMSIPermissionsNotPresent"
+	JobSnapshotGroupUnseen Code = "UserErrorSnapshotRGOrMSIPermissionsNotPresent"
+	SnapshotGroupGone      Code = "UserErrorSnapshotRGNotFound"
+	SnapshotRightsMissing  Code = "UserErrorNotEnoughPermissionOnSnapshotRG"
+	TargetGroupUnseen      Code = "UserErrorDiskBackupRestoreRGOrMSIPermissionsNotPresent"
+	TargetGroupGone        Code = "UserErrorRestoreTargetRGNotFound"
+	TargetRightsMissing    Code = "UserErrorNotEnoughPermissionOnTargetRG"
+	EncryptionSetUnseen    Code = "UserErrorMSIPermissionsNotPresentOnDES"
+	EncryptionKeyGone      Code = "UserErrorDESKeyVaultKeyNotAvailable"
 
 	HomeNotUsable   Code = "HomeNotUsable"
 	HomeFull        Code = "HomeFull"
@@ -214,6 +242,17 @@ var table = []Entry{
 	{CodeNotFound, NotFound, "No error or finding has this code.",
 		[]string{"`diskvault explain` lists all codes."}},
 
+	{VolumeNotFound, NotFound, "The disk has no such partition or file system.",
+		[]string{"`diskvault ls INSTANCE:/` lists the volumes of a disk."}},
+	{FileNotFound, NotFound, "There is no such file in the recovery point.",
+		[]string{"`diskvault ls` lists the folder above; another point may still have the file: `diskvault points INSTANCE`."}},
+	{FileSystemDamaged, Failed, "The file system in the recovery point contradicts itself, as it did on the disk, so what it says is not believed.",
+		[]string{"Other files of it can be read as usual.", "Restore the disk and check the file system with its own tools, or look into another point."}},
+	{FileSystemNotSupported, Refused, "diskvault does not read files that are kept in this way.",
+		[]string{"Restore the disk, or attach it, and read it with the system that made it."}},
+	{MountFailed, Failed, "The system did not mount the recovery point.",
+		[]string{"Check that /dev/fuse exists and that fusermount3 is installed, or run as root.", "`diskvault ls` and `diskvault cp` need no mount."}},
+
 	{CatalogUnreachable, Busy, "The database of the catalog cannot be reached.",
 		[]string{"Check that the database server runs and that its URL is right.", "Backups in the stores are not affected."}},
 	{CallerNotAllowed, Refused, "The caller may not do this at this scope.",
@@ -222,6 +261,16 @@ var table = []Entry{
 		[]string{"Nothing is to be done: points expire by their rules."}},
 	{SettingIrreversible, Refused, "The setting was made for good and cannot be taken back.",
 		[]string{"Leave it as it is, or use another vault."}},
+	{SnapshotGroupMissing, Usage, "The request does not say in which resource group recovery points are to be kept.",
+		[]string{"Name a snapshot resource group in the parameters of the operational store."}},
+	{SnapshotGroupInvalid, Usage, "What is named as snapshot resource group is no resource group.",
+		[]string{"Give the whole ID of a resource group."}},
+	{SnapshotGroupElsewhere, Refused, "The snapshot resource group lies in another subscription than the disk.",
+		[]string{"Choose a resource group of the disk's subscription."}},
+	{SameNameDisk, Refused, "There is a disk of the name that the restored one is to have.",
+		[]string{"Choose another name for the restored disk."}},
+	{CrossRestoreOff, Refused, "The vault does not allow restores into another subscription.",
+		[]string{"Restore into the disk's own subscription, or allow it in the vault's settings."}},
 	{ResourceIDInvalid, Usage, "A value that must be a resource ID is none.",
 		[]string{"Give the whole ID, such as /subscriptions/…/resourceGroups/…/providers/…/… of the resource."}},
 	{ResourceNotFound, NotFound, "There is no such resource.",
@@ -273,6 +322,39 @@ var table = []Entry{
 		[]string{"Send AlwaysOn, or use an api-version before 2025-09-01."}},
 	{ProtectionStateConflict, Refused, "The state of the backup instance does not allow this.",
 		[]string{"Resume the protection first if it is stopped or suspended; undelete the instance if it is deleted."}},
+
+	{RightsMissing, Refused, "The check before the work found that the identity of the vault lacks rights.",
+		[]string{"Assign the roles named in the message to the identity of the vault, then check again: `diskvault role missing --fix`."}},
+	{BackupRightsMissing, Refused, "The identity of the vault lacks rights on the disk and on the snapshot resource group.",
+		[]string{"Assign it Disk Backup Reader on the disk and Disk Snapshot Contributor on the snapshot resource group: `diskvault role missing --fix`."}},
+	{IdentityOff, Refused, "The vault has no identity of its own, so it cannot act.",
+		[]string{"Switch the system-assigned identity of the vault on and assign its roles again, since it is a new one each time.", "Or let the backup instances use a user-assigned identity."}},
+	{IdentityGone, Refused, "The user-assigned identity that the backup instance names is not one of the vault.",
+		[]string{"Add the identity to the vault again, or name another one in the backup instance."}},
+	{DiskUnseen, Refused, "The disk is not there, or the identity of the vault may not see it; it cannot tell which.",
+		[]string{"Check that the disk exists under its ID.", "Assign Disk Backup Reader on the disk to the identity of the vault."}},
+	{DiskGone, NotFound, "The disk does not exist under its ID any more.",
+		[]string{"If it was deleted by mistake, restore it from its last recovery point.", "If it was moved, protect it under its new ID."}},
+	{DiskRightsMissing, Refused, "The identity of the vault may see the disk, but not open it for a backup.",
+		[]string{"Assign Disk Backup Reader on the disk to the identity of the vault."}},
+	{SnapshotGroupUnseen, Refused, "The snapshot resource group is not there, or the identity of the vault may not see it.",
+		[]string{"Make the resource group if it is missing.", "Assign Disk Snapshot Contributor on it to the identity of the vault."}},
+	{JobSnapshotGroupUnseen, Refused, "A job found the snapshot resource group missing, or may not do there what it must.",
+		[]string{"Make the resource group again under the same name if it is missing.", "Assign Disk Snapshot Contributor on it to the identity of the vault."}},
+	{SnapshotGroupGone, NotFound, "The resource group in which the recovery points of the operational tier lie does not exist.",
+		[]string{"Make it again under the same name, and assign Disk Snapshot Contributor on it to the identity of the vault."}},
+	{SnapshotRightsMissing, Refused, "The identity of the vault may see the snapshot resource group, but not manage recovery points in it.",
+		[]string{"Assign Disk Snapshot Contributor on the resource group to the identity of the vault."}},
+	{TargetGroupUnseen, Refused, "The resource group for the restored disk is not there, or the identity of the vault may not see it.",
+		[]string{"Choose a resource group that exists.", "Assign Disk Restore Operator on it to the identity of the vault."}},
+	{TargetGroupGone, NotFound, "The resource group for the restored disk does not exist.",
+		[]string{"Choose a resource group that exists, or make it."}},
+	{TargetRightsMissing, Refused, "The identity of the vault may not make disks in the resource group of the restore.",
+		[]string{"Assign Disk Restore Operator on the resource group to the identity of the vault."}},
+	{EncryptionSetUnseen, Refused, "The identity of the vault may not see the disk encryption set that holds the key of the disk.",
+		[]string{"Assign Reader on the disk encryption set to the identity of the vault."}},
+	{EncryptionKeyGone, Refused, "The key of the disk encryption set cannot be used: it is deleted or switched off.",
+		[]string{"Recover the key, or switch it on again."}},
 
 	{HomeNotUsable, Refused, "The data folder cannot be used.",
 		[]string{"Choose another with --home, or correct its permissions."}},
