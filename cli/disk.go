@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/diskvault/diskvault/control/service"
+	"github.com/diskvault/diskvault/disk"
 )
 
 // newDisk is the noun for what is protected.
@@ -66,21 +68,35 @@ func (o *diskProbeOptions) say(r service.ProbeResult) {
 	if d.FileSystem.Name != "" {
 		where = " on " + d.FileSystem.Name
 	}
-	o.printf("%s: %s of %s%s, %s allocated, format %s\n", d.Path, d.Kind, size(d.Size), where, size(d.Allocated), d.Format)
+	o.printf("%s: %s%s, %s, %s of it allocated, format %s.\n", d.Path, kindText(d.Kind), where, size(d.Size), size(d.Allocated), d.Format)
+	var rows [][]string
+	row := func(name, format string, args ...any) { rows = append(rows, []string{name, fmt.Sprintf(format, args...)}) }
 	if c.Method != "" {
-		o.printf("Captured by:     %s. %s\n", c.Method, c.Cost)
+		row("captured by", "%s", c.Method)
+		row("changes found by", "%s", c.Tracking)
+		row("cost", "%s", c.Cost)
 	}
-	o.printf("Changes tracked: %s\n", c.Tracking)
 	if c.Extents > 0 {
-		o.printf("Extents:         %d\n", c.Extents)
+		row("extents", "%d", c.Extents)
 	}
 	for _, n := range c.Refusals {
-		o.printf("Not by %s: %s\n", n.Method, n.Reason)
+		row("not by "+string(n.Method), "%s", n.Reason)
 	}
 	if c.Refused != "" {
-		o.printf("A backup now would be refused: %s\n", c.Refused)
+		row("refused now", "%s", c.Refused)
 	}
 	for _, b := range c.Better {
-		o.printf("Better: %s\n", b)
+		row("better", "%s", b)
 	}
+	o.table([]string{"WHAT", "HOW"}, rows)
+}
+
+func kindText(k disk.Kind) string {
+	switch k {
+	case disk.File:
+		return "an image file"
+	case disk.Block:
+		return "a block device"
+	}
+	return "a disk of the kind " + string(k)
 }

@@ -84,7 +84,7 @@ func (r Reflink) assess(ctx context.Context, src *disk.Source) (a Assessment, re
 		return refuse(whyNoClone(src, err))
 	}
 	a.Tracking = trackingFiemap
-	a.Cost = fmt.Sprintf("It is cloned on its file system, which holds up its writers for about %s; then the clone is read. A kept clone shows what changes until the next backup.", rounded(expected))
+	a.Cost = fmt.Sprintf("It is cloned on its file system, which holds up its writers for %s; then the clone is read. A kept clone shows what changes until the next backup.", rounded(expected))
 	if compressed(ctx, reader.Fd()) {
 		a.Better = []string{"Compressed parts of the file always count as changed. Without compression of the file system only what changed would be read."}
 	}
@@ -131,7 +131,7 @@ func (Quiescent) assess(ctx context.Context, src *disk.Source) (Assessment, Refu
 	if src.Kind == disk.Block {
 		a.Refused = deviceOutOfSight(src)
 		if m := src.MountedForWriting(); len(m) > 0 && a.Refused == "" {
-			a.Better = []string{fmt.Sprintf("It is mounted at %s: a backup is refused if anything is written there while it lasts.", m[0].Dir)}
+			a.Cost += fmt.Sprintf(" It is mounted at %s.", m[0].Dir)
 		}
 		return a, Refusal{}
 	}

@@ -79,14 +79,17 @@ func (r Reflink) weigh(src *disk.Source, fd int) (extents int64, expected time.D
 		return 0, 0, fmt.Sprintf("The file system does not tell where it lies (%v).", err)
 	}
 	if expected = stall(src, extents); expected > r.budget() {
-		return extents, expected, fmt.Sprintf("It consists of %d extents, so that a clone would hold up its writers for about %s; the budget is %s.",
+		return extents, expected, fmt.Sprintf("It consists of %d extents, so that a clone would hold up its writers for %s; the budget is %s.",
 			extents, rounded(expected), rounded(r.budget()))
 	}
 	return extents, expected, ""
 }
 
 func rounded(d time.Duration) string {
-	if d < time.Second {
+	switch {
+	case d < time.Millisecond:
+		return "less than 1 ms"
+	case d < time.Second:
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	}
 	return fmt.Sprintf("%.1f s", d.Seconds())
@@ -130,7 +133,7 @@ func (r Reflink) Capture(ctx context.Context, src *disk.Source) (View, error) {
 		return nil, problem.Wrap(err, problem.SourceReadFailed, "The clone of %s cannot be looked at.", src.Path)
 	}
 	if slow := max(expected, v.took); slow > r.budget()/2 {
-		v.notice = fmt.Sprintf("Whoever writes to %s was held up for up to %s while it was cloned, since it consists of %d extents; above %s it is not cloned any more. Defragment it at a quiet time, or make it anew with fewer pieces.",
+		v.notice = fmt.Sprintf("Whoever writes to %s was held up for %s or so while it was cloned, since it consists of %d extents; above %s it is not cloned any more. Defragment it at a quiet time, or make it anew with fewer pieces.",
 			src.Path, rounded(slow), extents, rounded(r.budget()))
 	}
 	return v, nil
@@ -379,7 +382,7 @@ func (v *reflinkView) tooDear() (reason string, err error) {
 		return fmt.Sprintf("its file system has %d MiB free, and %d MiB are wanted, so that what the disk writes until the next backup does not fill it", free>>20, need>>20), nil
 	}
 	if next := stall(v.src, v.extents+grown); next > v.capturer.budget() {
-		return fmt.Sprintf("the disk has %d extents, and would have so many more at the next backup that a clone would hold up its writers for about %s", v.extents, rounded(next)), nil
+		return fmt.Sprintf("the disk has %d extents, and would have so many more at the next backup that a clone would hold up its writers for %s", v.extents, rounded(next)), nil
 	}
 	return "", nil
 }

@@ -230,7 +230,7 @@ func (r *Run) attempt(ctx context.Context, base *store.Image) (again bool, err e
 		return false, err
 	}
 	if tracked {
-		base = r.parent // what the changes are against, as no checkpoint is
+		base, r.result.Resumed = r.parent, 0 // what the changes are against, as no checkpoint is
 	}
 	writer, err := o.Store.NewWriter(ctx, store.WriterOptions{
 		ID: id, Instance: o.Point.Instance, Size: view.Size(), Base: base, Compression: o.Compression, Meter: o.Meter,
