@@ -141,15 +141,14 @@ func TestCutsAreBeginningsOfTheWrites(t *testing.T) {
 		top    bool
 		device string
 	}{
-		"filter, qcow2":            {"qcow2", true, "disk0"},
-		"filter, named by the top": {"qcow2", true, "top0"},
-		"filter, raw":              {"raw", true, "disk0"},
-		"job, qcow2":               {"qcow2", false, "disk0"},
-		"job, raw":                 {"raw", false, "disk0"},
+		"filter, qcow2": {"qcow2", true, "disk0"},
+		"filter, raw":   {"raw", true, "disk0"},
+		"job, qcow2":    {"qcow2", false, "disk0"},
+		"job, raw":      {"raw", false, "disk0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			folder := qemutest.Folder(t)
-			ring := qemutest.Ring{Size: 64 << 20, Slots: 1024}
+			ring := qemutest.Ring{Size: 32 << 20, Slots: 512}
 			qemutest.Image(t, folder, c.format, ring.Size, 0)
 			p := qemutest.Daemon(t, folder, c.format, c.top, 1)
 			m := open(t, p)

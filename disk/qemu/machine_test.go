@@ -188,7 +188,11 @@ func TestOwnServerIsFound(t *testing.T) {
 	qemutest.Image(t, folder, "raw", 1<<20, 0)
 	p := qemutest.Daemon(t, folder, "raw", true, 1)
 	m := open(t, p)
-	cut, err := m.Cut(ctx, CutOptions{}, mustDisk(t, m, "disk0"))
+	byTop, byNode := mustDisk(t, m, "top0"), mustDisk(t, m, "disk0")
+	if byTop.root != byNode.root || byTop.top != byNode.top || byNode.top != "top0" {
+		t.Errorf("%+v is not %+v", byTop, byNode)
+	}
+	cut, err := m.Cut(ctx, CutOptions{}, byTop)
 	if err != nil {
 		t.Fatal(err)
 	}
