@@ -21,10 +21,12 @@ type freshBlock struct {
 }
 
 // freshFrame is a frame that is being made: place is valid once ready is
-// closed.
+// closed. A copy, whose frames may be taken apart, fills places instead, one for
+// each slot; a place of zero is of a piece that the source has lost.
 type freshFrame struct {
-	ready chan struct{}
-	place pack.Place
+	ready  chan struct{}
+	place  pack.Place
+	places []pack.Place
 }
 
 // claim gives the frame that has the block; mine tells that it is the caller's
