@@ -8,9 +8,9 @@ import (
 // Format is the container format that the first bytes of a source show.
 type Format string
 
-// A source is always read as it is, byte for byte. A format other than
-// FormatRaw means that these bytes are a container with the disk inside, so
-// that a caller can say so.
+// Of an image file in a container the disk inside is read; see Source.Inside.
+// Everything else is read as it is, byte for byte: what a device or an NBD
+// export holds was written by whoever uses that disk.
 const (
 	FormatRaw   Format = "raw"
 	FormatQCOW2 Format = "qcow2" // and its first version, qcow
@@ -44,7 +44,7 @@ func formatOf(head []byte) Format {
 	return FormatRaw
 }
 
-// Container tells whether the disk lies inside another format, so that a raw
-// copy holds the container rather than the disk. An encrypted disk is not one:
+// Container tells whether the disk lies inside another format, so that the bytes
+// as they are make the container rather than the disk. An encrypted disk is not one:
 // it is the disk.
 func (f Format) Container() bool { return f != FormatRaw && f != FormatLUKS }

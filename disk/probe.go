@@ -17,11 +17,12 @@ import (
 	"github.com/diskvault/diskvault/disk/qemu"
 )
 
-// Probe looks at the disk that path names and says what it is. It reads its
-// first 128 KiB, changes nothing, and does not judge whether a copy of it would
-// be of one point in time. Errors are problems: SourceNotFound,
+// Probe looks at the disk that a path or URL names and says what it is. It reads
+// its first 128 KiB, changes nothing, and does not judge whether a copy of it
+// would be of one point in time. Errors are problems: SourceNotFound,
 // SourceNotSupported, SourcePermissionDenied, SourceTooLarge, SourceReadFailed,
-// InvalidArgument for an empty path.
+// SourceInUse and ToolMissing for images in containers, InvalidArgument for an
+// empty path or a URL that cannot be read.
 func Probe(ctx context.Context, path string) (*Source, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, problem.From(err)
@@ -55,9 +56,6 @@ func Probe(ctx context.Context, path string) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.checkSize(); err != nil {
-		return nil, err
-	}
 	head, err := readHead(f)
 	if err != nil {
 		// The disk is there, and a backup may still save the rest of it; it is
@@ -65,7 +63,18 @@ func Probe(ctx context.Context, path string) (*Source, error) {
 		head = nil
 	}
 	s.Format = formatOf(head)
-	if !s.Format.Container() {
+	if s.Kind == File && strings.EqualFold(filepath.Ext(s.Path), ".raw") {
+		s.Format = formatOf(nil) // a raw disk, whatever its guest wrote there
+	}
+	if s.Inside() {
+		if head, err = s.probeInside(ctx, head); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.checkSize(); err != nil {
+		return nil, err
+	}
+	if !s.Format.Container() || s.Inside() {
 		s.Identity = append(identityOf(head), s.Identity...)
 	}
 	return s, nil

@@ -174,14 +174,8 @@ func TestProbeFormats(t *testing.T) {
 		return b
 	}
 	for want, content := range map[disk.Format][]byte{
-		disk.FormatQCOW2: head(0, "QFI\xfb\x00\x00\x00\x03"),
-		disk.FormatVMDK:  head(0, "KDMV"),
-		disk.FormatVHDX:  head(0, "vhdxfile"),
-		disk.FormatVHD:   head(0, "conectix"),
-		disk.FormatVDI:   head(64, "\x7f\x10\xda\xbe"),
-		disk.FormatQED:   head(0, "QED\x00"),
-		disk.FormatLUKS:  head(0, "LUKS\xba\xbe\x00\x02"),
-		disk.FormatRaw:   head(0, "anything"),
+		disk.FormatLUKS: head(0, "LUKS\xba\xbe\x00\x02"),
+		disk.FormatRaw:  head(0, "anything"),
 	} {
 		s := probe(t, write(t, filepath.Join(t.TempDir(), "disk.img"), content))
 		if s.Format != want {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/diskvault/diskvault/base/extent"
 	"github.com/diskvault/diskvault/base/problem"
+	"github.com/diskvault/diskvault/disk/container"
 	"github.com/diskvault/diskvault/disk/nbd"
 )
 
@@ -36,8 +37,9 @@ type Reader struct {
 	size   int64
 	sector int64
 	direct bool
-	cache  *cacheKeeper // nil where the page cache is not used or cannot be asked
-	export *nbd.Client  // what is read instead of a file; nil for files
+	cache  *cacheKeeper    // nil where the page cache is not used or cannot be asked
+	export *nbd.Client     // what is read instead of a file; nil for files
+	inside *container.Disk // what export is a connection to, for an image in a container
 
 	narrowing narrowBudget
 	bounce    sync.Pool // *[]byte, for direct reads into buffers that do not fit
@@ -55,6 +57,9 @@ func (s *Source) Open(ctx context.Context, o ReadOptions) (*Reader, error) {
 		return s.openExport(ctx)
 	case Machine:
 		return nil, problem.New(problem.SourceNotSupported, "%s is read through a capture only.", capital(s.String()))
+	}
+	if s.Inside() {
+		return s.openInside(ctx)
 	}
 	f, err := openSource(s.Path, s.Path)
 	if err != nil {
@@ -125,12 +130,12 @@ func (r *Reader) Size() int64 { return r.size }
 func (r *Reader) Direct() bool { return r.direct }
 
 // Fd is the descriptor that the Reader reads from, for system calls of a
-// capture; -1 for a disk on an NBD server. It belongs to the Reader and ends
+// capture; -1 for a disk on an NBD server or in a container. It belongs to the Reader and ends
 // with it.
 func (r *Reader) Fd() int { return r.fd }
 
 // Export is the connection to the NBD server that the Reader reads from; nil for
-// a file or device. It belongs to the Reader and ends with it.
+// a device or a file that is read as it is. It belongs to the Reader and ends with it.
 func (r *Reader) Export() *nbd.Client { return r.export }
 
 // CurrentSize asks the system for the size of the source as it is now.
@@ -343,7 +348,10 @@ func (r *Reader) nextData(at int64) (extent.Range, error) {
 
 // Close gives the descriptor or the connection back.
 func (r *Reader) Close() error {
-	if r.export != nil {
+	switch {
+	case r.inside != nil:
+		return r.inside.Close()
+	case r.export != nil:
 		return r.export.Close()
 	}
 	return r.file.Close()

@@ -49,6 +49,7 @@ type Source struct {
 	Loops      []string         `json:"loops,omitempty"`      // loop devices over a file
 	Mounts     []blockdev.Mount `json:"mounts,omitempty"`     // file systems on it, its partitions or what stands on it
 	Swap       bool             `json:"swap,omitempty"`       // the kernel swaps to it
+	Files      []ImageFile      `json:"files,omitempty"`      // those of an image in a container, if the disk inside is read
 	Export     *Export          `json:"export,omitempty"`     // what the user says of a disk on an NBD server
 	Disks      []string         `json:"disks,omitempty"`      // whole disks at the ground of it, by name in the kernel
 }

@@ -127,6 +127,9 @@ func compressed(ctx context.Context, fd int) bool {
 func (Quiescent) method() Method { return MethodQuiescent }
 
 func (Quiescent) assess(ctx context.Context, src *disk.Source) (Assessment, Refusal) {
+	if src.Inside() {
+		return assessInside(ctx, src), Refusal{}
+	}
 	a := Assessment{Cost: "All that is allocated is read at each backup, and nothing may write to the disk meanwhile."}
 	if src.Kind == disk.Block {
 		a.Refused = deviceOutOfSight(src)

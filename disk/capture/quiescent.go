@@ -19,6 +19,9 @@ func (Quiescent) Capture(ctx context.Context, src *disk.Source) (View, error) {
 	if src.Kind == disk.Block {
 		return captureDevice(ctx, blockdev.Kernel{}, src)
 	}
+	if src.Inside() {
+		return captureInside(ctx, src)
+	}
 	return captureFile(ctx, src)
 }
 

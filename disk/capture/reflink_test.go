@@ -454,7 +454,8 @@ func TestWhatCannotBeClonedSaysWhy(t *testing.T) {
 	without := disktest.Mount(t, disktest.Loop(t, old), "xfs")
 	with, _ := disktest.FileSystem(t, "xfs", 512<<20)
 	qcow := filepath.Join(with, "q.img")
-	write(t, qcow, 0, append([]byte("QFI\xfb"), make([]byte, 4096)...))
+	disktest.Need(t, "qemu-img")
+	disktest.Run(t, "qemu-img", "create", "-q", "-f", "qcow2", qcow, "1M")
 	for _, c := range []struct{ path, reason string }{
 		{image(t, without), "without reflinks"},
 		{qcow, "qcow2 container"},

@@ -30,6 +30,13 @@ type DialOptions struct {
 
 const defaultTimeout = time.Minute
 
+func (o DialOptions) timeout() time.Duration {
+	if o.Timeout > 0 {
+		return o.Timeout
+	}
+	return defaultTimeout
+}
+
 // Client is a connection to one export. All methods are safe for concurrent
 // use; requests of several goroutines are in flight at once. Errors of the
 // server about one request are of the type *Error, and the next request may
@@ -61,23 +68,19 @@ type Client struct {
 // Dial connects to an export. Errors may be ErrNoExport, ErrTLSRequired,
 // ErrTLSRefused or those of the network.
 func Dial(ctx context.Context, a Address, o DialOptions) (*Client, error) {
-	var d net.Dialer
-	if o.Timeout <= 0 {
-		o.Timeout = defaultTimeout
-	}
-	d.Timeout = o.Timeout
+	d := net.Dialer{Timeout: o.timeout()}
 	conn, err := d.DialContext(ctx, a.Network, a.Host)
 	if err != nil {
 		return nil, err
 	}
-	return newClient(ctx, conn, a, o)
+	return NewClient(ctx, conn, a, o)
 }
 
-// newClient does the handshake over a connection, which belongs to it from now
-// on.
-func newClient(ctx context.Context, conn net.Conn, a Address, o DialOptions) (*Client, error) {
+// NewClient is Dial over a connection that there is, which belongs to the Client
+// from now on, also if it fails. Of the address it takes all but the place.
+func NewClient(ctx context.Context, conn net.Conn, a Address, o DialOptions) (*Client, error) {
 	c := &Client{
-		raw: conn, timeout: o.Timeout, minBlock: 1, maxBlock: maxPayload,
+		raw: conn, timeout: o.timeout(), minBlock: 1, maxBlock: maxPayload,
 		contexts: map[string]uint32{}, waiting: map[uint64]*request{}, ended: make(chan struct{}),
 	}
 	c.setConn(conn)

@@ -71,7 +71,7 @@ func converse(t testing.TB, says []byte, hang bool, use func(*Client) error) err
 			far.Close()
 		}
 	}()
-	c, err := newClient(ctx, near, unixAddress("x", "e"), DialOptions{Contexts: []string{ContextAllocation}, Timeout: 200 * time.Millisecond})
+	c, err := NewClient(ctx, near, unixAddress("x", "e"), DialOptions{Contexts: []string{ContextAllocation}, Timeout: 200 * time.Millisecond})
 	if err != nil {
 		return err
 	}
