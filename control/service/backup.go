@@ -121,7 +121,7 @@ func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src
 	if err != nil {
 		return result, err
 	}
-	if src.Format.Container() {
+	if src.Format.Container() && !src.Inside() {
 		c.notice(resource.Notice{Name: "ContainerFormat", Message: fmt.Sprintf("%s is a %s container. It is backed up as it is, byte for byte: a restore gives the same container, not the disk inside.", src.Path, src.Format)})
 	}
 	result.First = len(points) == 0
