@@ -14,6 +14,7 @@ import (
 
 	"github.com/diskvault/diskvault/base/meter"
 	"github.com/diskvault/diskvault/base/problem"
+	"github.com/diskvault/diskvault/store/bucket"
 	"github.com/diskvault/diskvault/store/internal/block"
 	"github.com/diskvault/diskvault/store/internal/image"
 	"github.com/diskvault/diskvault/store/internal/pack"
@@ -76,6 +77,14 @@ func (s *Store) Check(ctx context.Context, o CheckOptions) (CheckReport, error) 
 	if err != nil {
 		return c.report, err
 	}
+	release, err := c.hold(ctx, points)
+	if err != nil {
+		return c.report, err
+	}
+	defer release()
+	if c.places, err = s.newMarking(ctx, map[pack.ID]bool{}, nil); err != nil {
+		return c.report, err
+	}
 	for _, p := range points {
 		if err := c.structure(ctx, p); err != nil {
 			return c.report, err
@@ -117,6 +126,21 @@ type check struct {
 	bad     map[pack.ID]map[uint32]bool // frames in doubt; offset 0 stands for all
 
 	directories lru[pack.ID, directory] // of packs used last
+	places      *marking                // knows where pieces were moved to
+}
+
+// hold keeps the points from collection while they are checked, even if they
+// are deleted meanwhile. A store that cannot be written to is checked without.
+func (c *check) hold(ctx context.Context, points []Point) (release func(), err error) {
+	doc := sessionDocument{ID: newSessionID(), Task: taskRead, Purpose: "check"}
+	for _, p := range points {
+		doc.Images = append(doc.Images, stored{p.Root, p.Size, p.Top})
+	}
+	x, err := c.store.beginSession(ctx, doc, nil)
+	if err != nil {
+		return func() {}, context.Cause(ctx)
+	}
+	return func() { (&Hold{x}).Release(ctx) }, nil
 }
 
 // directory is that of a data pack, by offset of the frame.
@@ -149,26 +173,34 @@ func (c *check) badFrame(id pack.ID, offset uint32, err error) {
 	c.bad[id][offset] = true
 }
 
-// documents reads every record and session.
+// documents reads every document that is not a point.
 func (c *check) documents(ctx context.Context) error {
-	for _, prefix := range []string{recordPrefix, sessionPrefix} {
-		for o, err := range c.store.bucket.List(ctx, prefix, "") {
+	for _, group := range []struct {
+		prefix string
+		kind   seal.Kind
+		id     func(rest string) (ID, bool)
+	}{
+		{recordPrefix, seal.Record, idBefore},
+		{sessionPrefix, seal.Session, idBefore},
+		{movedPrefix, seal.Moved, idBefore},
+		{damagePrefix, seal.DamageNote, idBefore},
+		{condemnedPrefix, seal.Condemned, numberOf},
+		{sweepPrefix, seal.SweepList, numberOf},
+	} {
+		for o, err := range c.store.bucket.List(ctx, group.prefix, "") {
 			if err != nil {
 				return err
 			}
-			if len(o.Key) < len(prefix)+32 {
-				continue
-			}
-			id, err := ParseID(o.Key[len(prefix) : len(prefix)+32])
-			if err != nil {
-				continue
-			}
-			kind := seal.Record
-			if prefix == sessionPrefix {
-				kind = seal.Session
+			id, ok := group.id(o.Key[len(group.prefix):])
+			if !ok {
+				continue // not ours
 			}
 			var any struct{}
-			if err := c.store.readDocument(ctx, o.Key, kind, id, maxRecordSize, &any); isDamage(err) {
+			err := c.store.readDocument(ctx, o.Key, group.kind, id, maxListSize, &any)
+			if errors.Is(err, bucket.ErrNotFound) {
+				continue // removed meanwhile
+			}
+			if isDamage(err) {
 				c.found(o.Key, reason(err))
 			} else if err != nil {
 				return err
@@ -176,6 +208,21 @@ func (c *check) documents(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// idBefore is the ID at the beginning of a name; numberOf that of a numbered
+// list.
+func idBefore(rest string) (id ID, ok bool) {
+	if len(rest) < 32 {
+		return id, false
+	}
+	id, err := ParseID(rest[:32])
+	return id, err == nil
+}
+
+func numberOf(rest string) (id ID, ok bool) {
+	n := listNumber(rest)
+	return listID(n), n > 0
 }
 
 func (c *check) points(ctx context.Context) ([]Point, error) {
@@ -239,10 +286,14 @@ func (c *check) subtree(ctx context.Context, p Point, t *image.Tree, child image
 		return nil
 	}
 	torn := c.torn
-	n, err := nodes{c.store}.at(ctx, child, child.Place, level)
+	place, err := c.places.where(ctx, child.Place)
+	if err != nil && !isDamage(err) {
+		return err
+	}
+	n, err := nodes{c.store}.at(ctx, child, place, level)
 	if isDamage(err) {
-		d := c.found(packName(seal.MetadataPack, child.Place.Pack), reason(err))
-		d.pack = child.Place.Pack
+		d := c.found(packName(seal.MetadataPack, place.Pack), reason(err))
+		d.pack = place.Pack
 		c.torn++
 		if n, err = t.Loader.Node(ctx, child, level); isDamage(err) {
 			span := image.Span(level) * int64(t.BlockSize)
@@ -253,7 +304,7 @@ func (c *check) subtree(ctx context.Context, p Point, t *image.Tree, child image
 	if err != nil {
 		return err
 	}
-	c.nodes[child.Place.Pack] = true
+	c.nodes[place.Pack] = true
 	c.report.Nodes++
 	if c.options.Meter != nil {
 		c.options.Meter.Mark(1)
@@ -283,16 +334,20 @@ func (c *check) leaf(ctx context.Context, n *image.Node) error {
 		if b.Hash.IsZero() {
 			continue
 		}
-		frames, err := c.directory(ctx, b.Place.Pack)
+		place, err := c.places.where(ctx, b.Place)
+		if err != nil && !isDamage(err) {
+			return err
+		}
+		frames, err := c.directory(ctx, place.Pack)
 		if err != nil {
 			return err
 		}
 		if frames == nil {
 			continue // noted already
 		}
-		f, ok := frames[b.Place.Offset]
-		if !ok || f.Length != b.Place.Length || int(b.Place.Slot) >= len(f.Hashes) || f.Hashes[b.Place.Slot] != b.Hash {
-			c.badFrame(b.Place.Pack, b.Place.Offset, fmt.Errorf("a tree names a block in the frame at offset %d that is not there", b.Place.Offset))
+		f, ok := frames[place.Offset]
+		if !ok || f.Length != place.Length || int(place.Slot) >= len(f.Hashes) || f.Hashes[place.Slot] != b.Hash {
+			c.badFrame(place.Pack, place.Offset, fmt.Errorf("a tree names a block in the frame at offset %d that is not there", place.Offset))
 		}
 	}
 	return nil
@@ -549,6 +604,14 @@ func (c *check) lossesOf(ctx context.Context, p Point, img *Image) error {
 			return nil
 		}
 		i = leaf
+		for k := range n.Children {
+			if b := &n.Children[k]; !b.Hash.IsZero() {
+				b.Place, err = c.places.where(ctx, b.Place)
+				if err != nil && !isDamage(err) {
+					return err
+				}
+			}
+		}
 		for k := 0; k < image.Fanout; {
 			run := c.doubtful(n, k)
 			if run == 0 {
