@@ -34,6 +34,16 @@ type place struct {
 // NewQueue makes a queue that lets slots jobs run at a time, at least one.
 func NewQueue(slots int) *Queue { return &Queue{free: max(1, slots)} }
 
+// Pass is for a job that takes no turn: it tells whether jobs may begin still.
+func (q *Queue) Pass() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed {
+		return ErrClosed
+	}
+	return nil
+}
+
 // Enter waits for a turn and returns a function that ends it, which must be
 // called once. moved, which may be nil, hears the position in the queue, from
 // 1, when it changes; it must not call the queue.

@@ -41,7 +41,7 @@ func (s *Service) backup(ctx context.Context, c call, r BackupRequest) (BackupRe
 	if known != nil {
 		spec.InstanceID, spec.Instance = known.ID, known.Name
 	}
-	err = s.jobs.Do(ctx, spec, s.shared(func(ctx context.Context, run *job.Run) (job.Outcome, error) {
+	err = s.jobs.Do(ctx, spec, s.first(func(ctx context.Context, run *job.Run) (job.Outcome, error) {
 		src, err := disk.Probe(ctx, path)
 		if err != nil {
 			return job.Outcome{}, err

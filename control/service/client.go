@@ -52,6 +52,11 @@ func (c Client) Points(ctx context.Context, r PointsRequest) ([]resource.Recover
 	return ask[[]resource.RecoveryPoint](ctx, c, "points", r, nil)
 }
 
+// DeletePoints deletes recovery points for good.
+func (c Client) DeletePoints(ctx context.Context, r DeletePointsRequest) (DeletePointsResult, error) {
+	return ask[DeletePointsResult](ctx, c, "points.delete", r, nil)
+}
+
 // Verify checks that recovery points can be restored.
 func (c Client) Verify(ctx context.Context, r VerifyRequest, e Events) (VerifyResult, error) {
 	return ask[VerifyResult](ctx, c, "verify", r, e)
@@ -80,6 +85,11 @@ func (c Client) ShowStore(ctx context.Context, r StoreRequest) (StoreResult, err
 // CheckStore checks all of a store.
 func (c Client) CheckStore(ctx context.Context, r CheckStoreRequest, e Events) (VerifyResult, error) {
 	return ask[VerifyResult](ctx, c, "store.check", r, e)
+}
+
+// CollectStore removes from a store what nothing refers to any more.
+func (c Client) CollectStore(ctx context.Context, r CollectRequest, e Events) (CollectResult, error) {
+	return ask[CollectResult](ctx, c, "store.collect", r, e)
 }
 
 // RebuildIndex makes the local index of a store anew.

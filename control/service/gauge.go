@@ -10,6 +10,7 @@ import (
 // gauge turns done and total of a task, in whatever unit, into progress.
 type gauge struct {
 	mu          sync.Mutex
+	phase       string // empty: verify
 	done, total int64
 	began       time.Time
 }
@@ -23,10 +24,23 @@ func (g *gauge) set(done, total int64) {
 	g.done, g.total = done, total
 }
 
+// step is set for a task of several phases.
+func (g *gauge) step(phase string, done, total int64) {
+	g.mu.Lock()
+	if g.phase != phase {
+		g.phase, g.began = phase, time.Time{}
+	}
+	g.mu.Unlock()
+	g.set(done, total)
+}
+
 func (g *gauge) progress() resource.Progress {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	p := resource.Progress{Phase: "verify", Done: g.done, Total: g.total}
+	p := resource.Progress{Phase: g.phase, Done: g.done, Total: g.total}
+	if p.Phase == "" {
+		p.Phase = "verify"
+	}
 	if s := time.Since(g.began).Seconds(); !g.began.IsZero() && s > 0 {
 		p.Rate = float64(g.done) / s
 	}

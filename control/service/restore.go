@@ -25,7 +25,7 @@ func (s *Service) restore(ctx context.Context, c call, r RestoreRequest) (Restor
 	}
 	spec := c.spec(resource.OperationRestore)
 	spec.InstanceID, spec.Instance = point.Instance, sel.instance
-	err = s.jobs.Do(ctx, spec, s.shared(func(ctx context.Context, run *job.Run) (job.Outcome, error) {
+	err = s.jobs.Do(ctx, spec, s.first(func(ctx context.Context, run *job.Run) (job.Outcome, error) {
 		engine := restore.New(restore.Options{
 			Store: sel.store, Point: point.Point, To: r.To, Overwrite: r.Overwrite, Dense: r.Sparse == "never", AllowDamaged: r.AllowDamaged, Meter: run.Meter,
 		})
@@ -55,6 +55,14 @@ func restoreProgress(p restore.Progress) resource.Progress {
 		out.ETA = &resource.ETA{P10: p.Left, P50: p.Left, P90: p.Left}
 	}
 	return out
+}
+
+// first is shared, and upkeep yields to the job.
+func (s *Service) first(work func(context.Context, *job.Run) (job.Outcome, error)) func(context.Context, *job.Run) (job.Outcome, error) {
+	return s.shared(func(ctx context.Context, run *job.Run) (job.Outcome, error) {
+		defer s.front.Enter(run.ID)()
+		return work(ctx, run)
+	})
 }
 
 // shared lets a job use stores beside others; exclusive keeps all others out.

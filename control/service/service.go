@@ -19,6 +19,7 @@ import (
 	"github.com/diskvault/diskvault/control/home"
 	"github.com/diskvault/diskvault/control/job"
 	"github.com/diskvault/diskvault/control/resource"
+	"github.com/diskvault/diskvault/engine/upkeep"
 )
 
 // Options say how the service works. The zero value is good.
@@ -35,6 +36,7 @@ type Service struct {
 	options Options
 	stores  *stores
 	disks   locks        // by path: one operation at a time; "" for what is made on first use
+	front   upkeep.Front // jobs that upkeep yields to
 	use     sync.RWMutex // held shared by jobs, alone by one that replaces an index
 
 	// Without a catalog only its own rebuilding can be asked for;
@@ -119,12 +121,14 @@ var operations = map[string]struct {
 	"backup":                {typed((*Service).backup), true, false},
 	"restore":               {typed((*Service).restore), true, false},
 	"points":                {typed((*Service).points), false, false},
+	"points.delete":         {typed((*Service).deletePoints), false, false},
 	"verify":                {typed((*Service).verify), true, false},
 	"status":                {typed((*Service).status), false, false},
 	"jobs":                  {typed((*Service).listJobs), false, false},
 	"store.create":          {typed((*Service).createStore), false, false},
 	"store.show":            {typed((*Service).showStore), false, false},
 	"store.check":           {typed((*Service).checkStore), true, false},
+	"store.collect":         {typed((*Service).collectStore), true, false},
 	"store.rebuild-index":   {typed((*Service).rebuildIndex), true, false},
 	"store.rebuild-catalog": {typed((*Service).rebuildCatalog), false, true},
 	"store.key.list":        {typed((*Service).listKeys), false, false},

@@ -131,6 +131,10 @@ func (r *Run) Do(ctx context.Context) (Result, error) {
 	for {
 		r.result.Attempts++
 		again, err := r.attempt(ctx, base)
+		if errors.Is(err, store.ErrBaseGone) && r.distrust != deletedParent {
+			base, r.distrust = nil, deletedParent
+			continue
+		}
 		if err != nil {
 			err = reason(err, ctx)
 		}

@@ -35,7 +35,10 @@ type noticer interface{ Notices() []string }
 // untracked is a view that says why it cannot track changes: a clause.
 type untracked interface{ Untracked() string }
 
-const damagedParent = "the last recovery point is damaged, so all of the disk was read"
+const (
+	damagedParent = "the last recovery point is damaged, so all of the disk was read"
+	deletedParent = "the last recovery point was deleted meanwhile, so all of the disk was read"
+)
 
 // changes asks the view what has changed since the parent. tracked tells that
 // only that is to be read; changes may be known although all is.

@@ -115,6 +115,13 @@ func (r *Run) Do(ctx context.Context) (Result, error) {
 		return result, err
 	}
 	defer target.Abort(true)
+	hold, err := o.Store.Hold(ctx, o.Point, "restore")
+	if problem.Is(err, problem.RecoveryPointNotFound) || ctx.Err() != nil {
+		return result, err
+	}
+	if err == nil {
+		defer hold.Release(ctx)
+	} // else it may not be written to, and is read all the same
 	result.Target, result.Resumed = target.Path(), target.Resumed()
 
 	o.Meter.Phase(phaseTransfer)

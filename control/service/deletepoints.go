@@ -1,0 +1,75 @@
+package service
+
+import (
+	"context"
+
+	"github.com/diskvault/diskvault/base/problem"
+	"github.com/diskvault/diskvault/control/catalog"
+	"github.com/diskvault/diskvault/store"
+)
+
+// DeletePointsRequest names recovery points of one disk.
+type DeletePointsRequest struct {
+	PointsRequest
+	IDs  []string `json:"ids"`            // IDs, their beginnings, times, or latest
+	Last bool     `json:"last,omitempty"` // even the last good one
+}
+
+// DeletePointsResult tells what is gone.
+type DeletePointsResult struct {
+	Instance string   `json:"instance"`
+	Deleted  []string `json:"deleted"`
+	Left     int      `json:"left"`
+}
+
+// deletePoints is the use case of Client.DeletePoints. No other point is
+// touched; the space comes back when the store is collected.
+func (s *Service) deletePoints(ctx context.Context, c call, r DeletePointsRequest) (DeletePointsResult, error) {
+	sel, err := s.selectPoints(ctx, r.PointsRequest)
+	if err != nil {
+		return DeletePointsResult{}, err
+	}
+	result := DeletePointsResult{Instance: sel.instance, Deleted: []string{}}
+	going := map[string]bool{}
+	for _, name := range r.IDs {
+		p, err := choose(sel.points, sel.instance, name)
+		if err != nil {
+			return result, err
+		}
+		going[p.ID] = true
+	}
+	if !r.Last && !goodOneStays(sel.points, going) {
+		return result, problem.New(problem.LastPoint, "Then no good recovery point of %q would be left.", sel.instance)
+	}
+	for _, p := range sel.points {
+		if !going[p.ID] {
+			result.Left++
+			continue
+		}
+		if err := sel.store.DeletePoint(ctx, p.ID); err != nil {
+			return result, err
+		}
+		result.Deleted = append(result.Deleted, p.ID)
+		if r.URL == "" {
+			if err := s.catalog.RemovePoints(context.WithoutCancel(ctx), []string{p.ID}); err != nil {
+				return result, err
+			}
+		}
+	}
+	return result, nil
+}
+
+// goodOneStays tells whether a point at one moment is left, if there is one.
+func goodOneStays(points []catalog.Point, going map[string]bool) bool {
+	good := false
+	for _, p := range points {
+		if p.Consistency == store.Inconsistent {
+			continue
+		}
+		if !going[p.ID] {
+			return true
+		}
+		good = true
+	}
+	return !good
+}
