@@ -128,19 +128,15 @@ const (
 	EncryptionSetUnseen    Code = "UserErrorMSIPermissionsNotPresentOnDES"
 	EncryptionKeyGone      Code = "UserErrorDESKeyVaultKeyNotAvailable"
 
-	EncryptionKeyOff         Code = "UserErrorDESKeyVaultKeyDisabled"
-	DiskTypeUnsupported      Code = "UserErrorDiskBackupDiskTypeNotSupported"
-	LocationMismatch         Code = "LocationMismatch"
-	LocationUnsupported      Code = "BackupAgentPluginHostValidateProtectionError"
-	ProviderMissing          Code = "UserErrorMissingSubscriptionRegistration"
-	SnapshotGroupNotGiven    Code = "UserErrorOperationalStoreParametersNotProvided"
-	SnapshotGroupInvalid     Code = "UserErrorInvalidOperationalStoreResourceGroup"
-	SnapshotGroupElsewhere   Code = "UserErrorSnapshotRGSubscriptionMismatch"
-	TargetDiskExists         Code = "UserErrorSameNameDiskAlreadyExists"
-	CrossSubscriptionRefused Code = "CrossSubscriptionRestoreRefused"
-	SnapshotGone             Code = "UserErrorDiskSnapshotNotFound"
-	SnapshotRecordGone       Code = "UserErrorSnapshotMetadataNotFound"
-	DiskQuotaReached         Code = "UserErrorSubscriptionDiskQuotaLimitReached"
+	EncryptionKeyOff    Code = "UserErrorDESKeyVaultKeyDisabled"
+	EncryptedElsewhere  Code = "CustomerKeyRestoreRefused"
+	DiskTypeUnsupported Code = "UserErrorDiskBackupDiskTypeNotSupported"
+	LocationMismatch    Code = "LocationMismatch"
+	LocationUnsupported Code = "BackupAgentPluginHostValidateProtectionError"
+	ProviderMissing     Code = "UserErrorMissingSubscriptionRegistration"
+	SnapshotGone        Code = "UserErrorDiskSnapshotNotFound"
+	SnapshotRecordGone  Code = "UserErrorSnapshotMetadataNotFound"
+	DiskQuotaReached    Code = "UserErrorSubscriptionDiskQuotaLimitReached"
 
 	HomeNotUsable   Code = "HomeNotUsable"
 	HomeFull        Code = "HomeFull"
@@ -372,6 +368,8 @@ var table = []Entry{
 
 	{EncryptionKeyOff, Refused, "The key of the disk encryption set is switched off.",
 		[]string{"Switch the key on again, then retry."}},
+	{EncryptedElsewhere, Refused, "A disk whose key belongs to a customer is restored within its subscription only.",
+		[]string{"Restore it to the subscription of the disk."}},
 	{DiskTypeUnsupported, Refused, "The resource is no disk, or one of a type that cannot be protected.",
 		[]string{"Use a disk of a type in docs/support-matrix.md."}},
 	{LocationMismatch, Refused, "Two things that must be in one location are in different ones.",
@@ -380,16 +378,6 @@ var table = []Entry{
 		[]string{"Start a worker with --location on a host of that site, or use a vault of another location."}},
 	{ProviderMissing, Refused, "The subscription is not registered for a provider that the work needs.",
 		[]string{"Register Microsoft.Compute and Microsoft.Storage in the subscription."}},
-	{SnapshotGroupNotGiven, Usage, "The request does not say in which resource group the recovery points of the operational tier are to lie.",
-		[]string{"Send an OperationalStore with its resourceGroupId in dataStoreParametersList."}},
-	{SnapshotGroupInvalid, Usage, "What was given as the snapshot resource group is none.",
-		[]string{"Give the whole ID of a resource group that exists."}},
-	{SnapshotGroupElsewhere, Refused, "The snapshot resource group is in another subscription than the disk.",
-		[]string{"Choose a resource group of the subscription of the disk."}},
-	{TargetDiskExists, Refused, "There is a disk of the chosen name in the target resource group.",
-		[]string{"Choose another name for the restored disk."}},
-	{CrossSubscriptionRefused, Refused, "The disk may not be restored to another subscription.",
-		[]string{"Restore it to the subscription of the disk.", "Allow cross-subscription restores in the vault; disks with a customer's key stay excluded."}},
 	{SnapshotGone, NotFound, "The snapshot of the recovery point is not in the snapshot resource group any more.",
 		[]string{"Use another recovery point.", "Keep people and programs from deleting what lies in the snapshot resource group."}},
 	{SnapshotRecordGone, NotFound, "What is kept about the snapshot of the recovery point is gone.",

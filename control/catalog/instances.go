@@ -35,8 +35,8 @@ func (c *Catalog) ChangeInstance(ctx context.Context, id string, do func(old *re
 		if was == "" {
 			return addInstance(ctx, tx, i, body)
 		}
-		return tx.ExecContext(ctx, `UPDATE instance SET disk = $1, disk_key = $2, policy = $3, store = $4, state = $5, purge = $6, next_run = NULL, body = $7 WHERE id = $8 AND body = $9`,
-			i.Disk, i.DiskID.Key(), i.PolicyID().Key(), i.Store, string(i.State), purge(i), body, i.ID, was)
+		return tx.ExecContext(ctx, `UPDATE instance SET disk = $1, disk_key = $2, policy = $3, store = $4, state = $5, purge = $6, next_run = NULL, body = $7, snapshots = $8 WHERE id = $9 AND body = $10`,
+			i.Disk, i.DiskID.Key(), i.PolicyID().Key(), i.Store, string(i.State), purge(i), body, i.Snapshots.Key(), i.ID, was)
 	})
 }
 
@@ -58,9 +58,9 @@ func addInstance(ctx context.Context, tx *sql.Tx, i resource.Instance, body stri
 	if taken > 0 {
 		key += "~" + i.ID
 	}
-	return tx.ExecContext(ctx, `INSERT INTO instance (id, key, name, disk, disk_key, vault, policy, store, state, purge, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+	return tx.ExecContext(ctx, `INSERT INTO instance (id, key, name, disk, disk_key, vault, policy, store, state, purge, body, snapshots) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 		ON CONFLICT (id) DO NOTHING`,
-		i.ID, key, i.Name, i.Disk, i.DiskID.Key(), resource.VaultID(i.Vault).Key(), i.PolicyID().Key(), i.Store, string(i.State), purge(i), body)
+		i.ID, key, i.Name, i.Disk, i.DiskID.Key(), resource.VaultID(i.Vault).Key(), i.PolicyID().Key(), i.Store, string(i.State), purge(i), body, i.Snapshots.Key())
 }
 
 // putInstance adds or replaces all of an instance.
@@ -70,8 +70,8 @@ func putInstance(ctx context.Context, tx *sql.Tx, i resource.Instance) error {
 	if err != nil {
 		return err
 	}
-	r, err := tx.ExecContext(ctx, `UPDATE instance SET disk = $1, disk_key = $2, vault = $3, policy = $4, store = $5, state = $6, purge = $7, next_run = NULL, body = $8 WHERE id = $9`,
-		i.Disk, i.DiskID.Key(), resource.VaultID(i.Vault).Key(), i.PolicyID().Key(), i.Store, string(i.State), purge(i), string(body), i.ID)
+	r, err := tx.ExecContext(ctx, `UPDATE instance SET disk = $1, disk_key = $2, vault = $3, policy = $4, store = $5, state = $6, purge = $7, next_run = NULL, body = $8, snapshots = $9 WHERE id = $10`,
+		i.Disk, i.DiskID.Key(), resource.VaultID(i.Vault).Key(), i.PolicyID().Key(), i.Store, string(i.State), purge(i), string(body), i.Snapshots.Key(), i.ID)
 	if err != nil {
 		return err
 	}
@@ -151,6 +151,12 @@ func (c *Catalog) instances(ctx context.Context, query string, args ...any) ([]r
 		out[i] = out[i].Normal()
 	}
 	return out, err
+}
+
+// SnapshotsIn gives the instances whose snapshot resource group is the one
+// given, the deleted ones among them.
+func (c *Catalog) SnapshotsIn(ctx context.Context, group resource.ID, limit int) ([]resource.Instance, error) {
+	return c.instances(ctx, `SELECT body FROM instance WHERE snapshots = $1 ORDER BY key LIMIT $2`, group.Key(), limit)
 }
 
 // StoresOf gives the stores that hold instances of a vault; of one policy of

@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -33,7 +34,7 @@ func putJob(ctx context.Context, tx *sql.Tx, j resource.Job) error {
 	if len(j.Result) > 0 {
 		result = string(j.Result)
 	}
-	extra, err := json.Marshal(jobExtra{j.Policy, j.DiskID, j.Tag, j.Point, j.PointAt, j.Target, j.Caller, j.Activity, j.Attempt, j.Retry, j.Slot, j.Reason, j.Request, j.Cancel})
+	extra, err := json.Marshal(jobExtra{j.Policy, j.DiskID, j.Tag, j.Point, j.PointAt, j.Target, j.Caller, j.Activity, j.Retry, j.Site, j.Slot, j.Reason, j.Request})
 	if err != nil {
 		return err
 	}
@@ -42,16 +43,16 @@ func putJob(ctx context.Context, tx *sql.Tx, j resource.Job) error {
 		queued = 1
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO job (id, instance_id, instance, operation, trigger_by, status, created, started, ended, done, total, progress, error, record, result,
-			vault, disk, host, queued, beat, extra)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
+			vault, disk, host, queued, beat, extra, attempt)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
 		ON CONFLICT (id) DO UPDATE SET instance_id = excluded.instance_id, instance = excluded.instance, status = excluded.status,
 			started = excluded.started, ended = excluded.ended, done = excluded.done, total = excluded.total,
 			progress = excluded.progress, error = excluded.error, record = excluded.record, result = excluded.result,
 			vault = excluded.vault, disk = excluded.disk, host = excluded.host, beat = excluded.beat, extra = excluded.extra
-		WHERE job.ended IS NULL`,
+		WHERE job.ended IS NULL AND job.host = excluded.host AND job.attempt = excluded.attempt`, // else another process has taken it over
 		j.ID, j.InstanceID, j.Instance, j.Operation, j.Trigger, string(j.Status), stamp(j.Created), stampOrNull(j.Start), stampOrNull(j.End),
 		j.Progress.Done, j.Progress.Total, progress, failure, record, result,
-		vaultKey(j.Vault), j.DiskID.Key(), j.Host, queued, stamp(time.Now()), string(extra))
+		vaultKey(j.Vault), j.DiskID.Key(), j.Host, queued, stamp(time.Now()), string(extra), j.Attempt)
 	return err
 }
 
@@ -65,18 +66,16 @@ type jobExtra struct {
 	Target   resource.ID     `json:"target,omitempty"`
 	Caller   string          `json:"caller,omitempty"`
 	Activity string          `json:"activity,omitempty"`
-	Attempt  int             `json:"attempt,omitempty"`
 	Retry    *time.Time      `json:"retry,omitempty"`
+	Site     string          `json:"site,omitempty"`
 	Slot     *time.Time      `json:"slot,omitempty"`
 	Reason   string          `json:"reason,omitempty"`
 	Request  json.RawMessage `json:"request,omitempty"`
-	Cancel   bool            `json:"cancel,omitempty"`
 }
 
 func (e jobExtra) into(j *resource.Job) {
 	j.Policy, j.DiskID, j.Tag, j.Point, j.PointAt, j.Target = e.Policy, e.DiskID, e.Tag, e.Point, e.PointAt, e.Target
-	j.Caller, j.Activity, j.Attempt, j.Retry, j.Slot, j.Reason = e.Caller, e.Activity, e.Attempt, e.Retry, e.Slot, e.Reason
-	j.Request, j.Cancel = e.Request, e.Cancel
+	j.Caller, j.Activity, j.Retry, j.Site, j.Slot, j.Reason, j.Request = e.Caller, e.Activity, e.Retry, e.Site, e.Slot, e.Reason, e.Request
 }
 
 func vaultKey(ref string) string {
@@ -189,18 +188,19 @@ func (c *Catalog) Jobs(ctx context.Context, f JobFilter) ([]resource.Job, error)
 	return out, err
 }
 
-const jobColumns = `id, instance_id, instance, operation, trigger_by, status, created, started, ended, done, total, progress, error, vault, host, extra, record, result`
+const jobColumns = `id, instance_id, instance, operation, trigger_by, status, created, started, ended, done, total, progress, error, vault, host, attempt, cancel, extra, record, result`
 
 func scanJob(r *sql.Rows) (resource.Job, error) {
 	var j resource.Job
 	var status, created string
+	var cancel int
 	var started, ended, progress, failure, vault, extra, record, result sql.NullString
 	err := r.Scan(&j.ID, &j.InstanceID, &j.Instance, &j.Operation, &j.Trigger, &status, &created, &started, &ended,
-		&j.Progress.Done, &j.Progress.Total, &progress, &failure, &vault, &j.Host, &extra, &record, &result)
+		&j.Progress.Done, &j.Progress.Total, &progress, &failure, &vault, &j.Host, &j.Attempt, &cancel, &extra, &record, &result)
 	if err != nil {
 		return j, err
 	}
-	j.Status = resource.Status(status)
+	j.Status, j.Cancel = resource.Status(status), cancel == 1
 	if j.Created, err = parseTime(created); err != nil {
 		return j, err
 	}
@@ -242,6 +242,20 @@ func scanJob(r *sql.Rows) (resource.Job, error) {
 	return j, nil
 }
 
+// Job gives a job by its whole ID, or ErrNotFound.
+func (c *Catalog) Job(ctx context.Context, id string) (resource.Job, error) {
+	var found []resource.Job
+	err := c.rows(ctx, func(r *sql.Rows) error {
+		j, err := scanJob(r)
+		found = append(found, j)
+		return err
+	}, `SELECT `+jobColumns+` FROM job WHERE id = $1`, id)
+	if err != nil || len(found) == 0 {
+		return resource.Job{}, cmp.Or(err, ErrNotFound)
+	}
+	return found[0], nil
+}
+
 // LastJobs gives the newest job of each instance, by the instance's ID.
 func (c *Catalog) LastJobs(ctx context.Context) (map[string]resource.Job, error) {
 	out := map[string]resource.Job{}
@@ -251,7 +265,7 @@ func (c *Catalog) LastJobs(ctx context.Context) (map[string]resource.Job, error)
 			out[j.InstanceID] = j
 		}
 		return err
-	}, `SELECT id, instance_id, instance, operation, trigger_by, status, created, started, ended, done, total, progress, error, vault, host, extra, NULL, NULL
+	}, `SELECT id, instance_id, instance, operation, trigger_by, status, created, started, ended, done, total, progress, error, vault, host, attempt, cancel, extra, NULL, NULL
 		FROM job AS j WHERE operation = 'Backup' AND instance_id <> ''
 		AND created = (SELECT max(created) FROM job WHERE instance_id = j.instance_id AND operation = 'Backup') ORDER BY id DESC`)
 	return out, err

@@ -15,6 +15,7 @@ type Contents struct {
 	Policies  []resource.Policy
 	Instances []resource.Instance
 	Points    []store.Point
+	Documents []Document // all other resources
 }
 
 // Rebuild fills the catalog from what a store holds, in one transaction, and
@@ -37,6 +38,11 @@ func (c *Catalog) Rebuild(ctx context.Context, from Contents) error {
 		}
 		for _, i := range from.Instances {
 			if err := putInstance(ctx, tx, i); err != nil {
+				return err
+			}
+		}
+		for _, d := range from.Documents {
+			if err := putDocument(ctx, tx, d); err != nil {
 				return err
 			}
 		}

@@ -3,6 +3,7 @@ package catalog
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"strings"
 
 	"github.com/diskvault/diskvault/control/resource"
@@ -15,7 +16,8 @@ type document interface{ ResourceID() resource.ID }
 // linked is a document that is looked up by something besides its ID.
 type linked interface{ Link() string }
 
-func linkOf(d document) string {
+// LinkOf gives what a resource is looked up by besides its ID; empty: nothing.
+func LinkOf(d document) string {
 	if l, ok := d.(linked); ok {
 		return strings.ToLower(l.Link())
 	}
@@ -29,6 +31,20 @@ func typeOf(id resource.ID) string {
 		return strings.ToLower(t)
 	}
 	return "subscriptions"
+}
+
+// Document is a resource as its record in a store keeps it.
+type Document struct {
+	ID   resource.ID     `json:"id"`
+	Link string          `json:"link,omitempty"`
+	Body json.RawMessage `json:"body"`
+}
+
+func putDocument(ctx context.Context, tx *sql.Tx, d Document) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO resource (key, type, subscription, grp, link, body) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (key) DO UPDATE SET link = excluded.link, body = excluded.body`,
+		d.ID.Key(), typeOf(d.ID), d.ID.Subscription(), strings.ToLower(d.ID.Group()), d.Link, string(d.Body))
+	return err
 }
 
 // Resource gives a resource by its ID, or ErrNotFound.
@@ -56,16 +72,12 @@ func ChangeResource[T document](ctx context.Context, c *Catalog, id resource.ID,
 	return change(ctx, c, `SELECT body FROM resource WHERE key = $1`, id.Key(), do,
 		func(ctx context.Context, tx *sql.Tx, v T, was, body string) (sql.Result, error) {
 			if was == "" {
-				return putResource(ctx, tx, v, body, "DO NOTHING")
+				id := v.ResourceID()
+				return tx.ExecContext(ctx, `INSERT INTO resource (key, type, subscription, grp, link, body) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key) DO NOTHING`,
+					id.Key(), typeOf(id), id.Subscription(), strings.ToLower(id.Group()), LinkOf(v), body)
 			}
-			return tx.ExecContext(ctx, `UPDATE resource SET body = $1, link = $2 WHERE key = $3 AND body = $4`, body, linkOf(v), id.Key(), was)
+			return tx.ExecContext(ctx, `UPDATE resource SET body = $1, link = $2 WHERE key = $3 AND body = $4`, body, LinkOf(v), id.Key(), was)
 		})
-}
-
-func putResource(ctx context.Context, tx *sql.Tx, v document, body, conflict string) (sql.Result, error) {
-	id := v.ResourceID()
-	return tx.ExecContext(ctx, `INSERT INTO resource (key, type, subscription, grp, link, body) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (key) `+conflict,
-		id.Key(), typeOf(id), id.Subscription(), strings.ToLower(id.Group()), linkOf(v), body)
 }
 
 // RemoveResource removes a resource, and the role assignments at it and below

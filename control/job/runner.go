@@ -57,9 +57,17 @@ type Spec struct {
 	Trigger    string
 	InstanceID string // empty while the instance is not known yet
 	Instance   string
+	Upkeep     bool                    // takes no turn of others: it runs beside them and yields
 	Asked      time.Time               // when a person or a schedule first asked for it
 	Queued     func(position int)      // hears the position while it waits; may be nil
 	Progress   func(resource.Progress) // hears of progress, five times a second; may be nil
+
+	// Row is the row of a queued job that this process has claimed; nil for a
+	// job that somebody waits for.
+	Row *resource.Job
+	// Retry decides, for a queued job, whether one that failed is put back
+	// into the queue, and until when it waits there; nil: never.
+	Retry func(error) (at time.Time, ok bool)
 }
 
 // Run is a running job, as its work sees it.
@@ -126,6 +134,9 @@ func (r *Runner) Do(ctx context.Context, spec Spec, work func(context.Context, *
 		InstanceID: spec.InstanceID, Instance: spec.Instance, Operation: spec.Operation, Trigger: spec.Trigger, Status: resource.Queued, Created: now, Host: r.host,
 	}}
 	run.job.ID = run.ID
+	if spec.Row != nil {
+		run.ID, run.job = spec.Row.ID, *spec.Row
+	}
 	r.add(run)
 	defer r.remove(run)
 
@@ -143,14 +154,19 @@ func (r *Runner) Do(ctx context.Context, spec Spec, work func(context.Context, *
 	if err := r.catalog.PutJob(ctx, run.snapshot()); err != nil {
 		return err
 	}
-	stop := r.follow(ctx, run, spec.Progress)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := r.follow(ctx, run, spec.Progress, cancel)
 	outcome, err := r.safely(ctx, run, work)
 	stop()
-	return r.finish(ctx, run, outcome, err)
+	return r.finish(ctx, run, outcome, err, spec.Retry)
 }
 
 // wait lets the job queue. A row is only written if it has to wait.
 func (r *Runner) wait(ctx context.Context, run *Run, spec Spec) (leave func(), err error) {
+	if spec.Upkeep {
+		return func() {}, r.queue.Pass()
+	}
 	kept := context.WithoutCancel(ctx)
 	var once sync.Once
 	waited := false
@@ -161,7 +177,7 @@ func (r *Runner) wait(ctx context.Context, run *Run, spec Spec) (leave func(), e
 		defer close(ended)
 		for p := range positions {
 			once.Do(func() {
-				waited = true
+				waited = spec.Row == nil
 				saveErr = r.catalog.PutJob(kept, run.snapshot())
 			})
 			if spec.Queued != nil {
@@ -189,7 +205,7 @@ func (r *Runner) wait(ctx context.Context, run *Run, spec Spec) (leave func(), e
 		}
 		return nil, err
 	}
-	return nil, r.finish(ctx, run, Outcome{}, err)
+	return nil, r.finish(ctx, run, Outcome{}, err, spec.Retry)
 }
 
 // safely turns a panic of the work into an error, so that one job cannot take
@@ -204,7 +220,8 @@ func (r *Runner) safely(ctx context.Context, run *Run, work func(context.Context
 }
 
 // follow passes progress on until the function that it returns is called.
-func (r *Runner) follow(ctx context.Context, run *Run, watch func(resource.Progress)) (stop func()) {
+// It cancels the job when somebody asked for that in the catalog.
+func (r *Runner) follow(ctx context.Context, run *Run, watch func(resource.Progress), end context.CancelCauseFunc) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
 	go func() {
@@ -227,13 +244,20 @@ func (r *Runner) follow(ctx context.Context, run *Run, watch func(resource.Progr
 				// save of the job reports what is wrong.
 				_ = r.catalog.PutJob(ctx, j)
 				saved = time.Now()
+				if asked, err := r.catalog.CancelAsked(ctx, j.ID, r.host); err == nil && asked {
+					end(errAsked)
+				}
 			}
 		}
 	}()
 	return func() { cancel(); <-ended }
 }
 
-func (r *Runner) finish(ctx context.Context, run *Run, outcome Outcome, err error) error {
+// errAsked is the cause of a job's end that somebody asked for. Unlike one that
+// ends because its process must go, such a job is not put back.
+var errAsked = errors.New("somebody asked for it")
+
+func (r *Runner) finish(ctx context.Context, run *Run, outcome Outcome, err error, retry func(error) (time.Time, bool)) error {
 	j := run.snapshot()
 	end := time.Now()
 	j.End, j.Detail, j.ETA = &end, nil, nil
@@ -259,6 +283,14 @@ func (r *Runner) finish(ctx context.Context, run *Run, outcome Outcome, err erro
 		j.Status = resource.Failed
 	}
 	j.Error = resource.FailureOf(err)
+	if err != nil && retry != nil && !errors.Is(context.Cause(ctx), errAsked) {
+		if at, ok := retry(err); ok {
+			if saveErr := r.catalog.PutBack(context.WithoutCancel(ctx), j, at); saveErr != nil {
+				return errors.Join(err, saveErr)
+			}
+			return err
+		}
+	}
 	if err == nil && outcome.Result != nil {
 		data, jerr := json.Marshal(outcome.Result)
 		if jerr != nil {

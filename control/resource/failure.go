@@ -37,6 +37,19 @@ func FailureOf(err error) *Failure {
 	return f
 }
 
+// passing are the codes, besides all of the kind Busy, of what may be over when
+// it is tried again.
+var passing = map[problem.Code]bool{
+	problem.StoreUnreachable: true, problem.StoreFailed: true, problem.SourceInUse: true, problem.SessionFenced: true,
+	problem.CatalogUnreachable: true, problem.OperationInterrupted: true,
+}
+
+// Retryable tells whether the same may succeed if it is tried again later, with
+// nothing changed.
+func (f *Failure) Retryable() bool {
+	return f != nil && (f.Kind == problem.Busy || passing[f.Code])
+}
+
 // Problem makes the error again.
 func (f *Failure) Problem() *problem.Error {
 	p := &problem.Error{Code: f.Code, Kind: f.Kind, Message: f.Message, Actions: f.RecommendedAction, Details: f.Details}

@@ -36,8 +36,12 @@ const (
 	OperationBackup  = "Backup"
 	OperationRestore = "Restore"
 	OperationVerify  = "Verify"
+	// OperationCopy copies recovery points to another store.
+	OperationCopy = "Copy"
 	// OperationRebuildIndex makes the local index of a store anew.
 	OperationRebuildIndex = "RebuildIndex"
+	// OperationCollect removes from a store what nothing refers to.
+	OperationCollect = "Collect"
 )
 
 // The triggers of a job.
@@ -77,6 +81,7 @@ type Job struct {
 	Attempt  int             `json:"attempt,omitempty"`   // from 1
 	Retry    *time.Time      `json:"retryTime,omitempty"` // when the next attempt begins, if one failed and waits
 	Host     string          `json:"host,omitempty"`      // that runs it, or is to
+	Site     string          `json:"site,omitempty"`      // location whose hosts can run it
 	Slot     *time.Time      `json:"slot,omitempty"`      // of the schedule that it is for
 	Reason   string          `json:"reason,omitempty"`    // why the schedule asked for it
 	Request  json.RawMessage `json:"request,omitempty"`   // what a queued job is to do

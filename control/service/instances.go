@@ -239,7 +239,7 @@ func (s *Service) storeFor(ctx context.Context, c call, r BackupRequest, made *C
 
 // seal writes the records of an instance's protection into its store.
 func (s *Service) seal(ctx context.Context, st *store.Store, v resource.Vault, p resource.Policy, i resource.Instance) error {
-	if err := st.PutRecord(ctx, recordVault, v.Name, v); err != nil {
+	if err := st.PutRecord(ctx, recordVault, v.Ref(), v); err != nil {
 		return err
 	}
 	if err := st.PutRecord(ctx, recordPolicy, p.Vault+"/"+p.Name, p); err != nil {

@@ -117,7 +117,7 @@ func (s *Service) contents(ctx context.Context, st *store.Store) (out catalog.Co
 		}
 	}
 	for _, v := range out.Vaults {
-		vaults[v.Name] = true
+		vaults[v.Ref()] = true
 	}
 	for _, p := range out.Policies {
 		policies[p.Vault+"/"+p.Name] = true
@@ -149,7 +149,7 @@ func (s *Service) contents(ctx context.Context, st *store.Store) (out catalog.Co
 		taken[out.Instances[n].Name] = true
 		if !vaults[i.Vault] {
 			vaults[i.Vault] = true
-			out.Vaults = append(out.Vaults, resource.Vault{Name: i.Vault, Created: i.Created})
+			out.Vaults = append(out.Vaults, resource.Vault{ID: resource.VaultID(i.Vault), Created: i.Created})
 		}
 		if key := i.Vault + "/" + i.Policy; !policies[key] {
 			policies[key] = true
@@ -198,6 +198,12 @@ func addRecord(out *catalog.Contents, r store.Record, storeID string) error {
 			return err
 		}
 		out.Policies = append(out.Policies, p)
+	case recordResource:
+		var d catalog.Document
+		if err := json.Unmarshal(r.Body, &d); err != nil {
+			return err
+		}
+		out.Documents = append(out.Documents, d)
 	case recordInstance:
 		var i resource.Instance
 		if err := json.Unmarshal(r.Body, &i); err != nil {

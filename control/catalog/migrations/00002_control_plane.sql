@@ -28,6 +28,7 @@ CREATE TABLE instance_new (
 	name      TEXT NOT NULL,
 	disk      TEXT NOT NULL,
 	disk_key  TEXT NOT NULL,   -- of the disk's resource; empty: it has only a path
+	snapshots TEXT NOT NULL DEFAULT '', -- key of the snapshot resource group
 	vault     TEXT NOT NULL REFERENCES vault_new (key),
 	policy    TEXT NOT NULL REFERENCES policy_new (key),
 	store     TEXT NOT NULL REFERENCES store (id),
@@ -80,6 +81,7 @@ CREATE INDEX instance_policy ON instance (policy);
 CREATE INDEX instance_name ON instance (name);
 CREATE INDEX instance_disk ON instance (disk);
 CREATE INDEX instance_disk_key ON instance (disk_key);
+CREATE INDEX instance_snapshots ON instance (snapshots);
 CREATE INDEX instance_next ON instance (next_run);
 CREATE INDEX instance_purge ON instance (purge) WHERE purge IS NOT NULL;
 CREATE INDEX point_instance ON point (instance, created, id);
@@ -92,6 +94,11 @@ ALTER TABLE job ADD COLUMN host TEXT NOT NULL DEFAULT '';
 ALTER TABLE job ADD COLUMN queued INTEGER NOT NULL DEFAULT 0 CHECK (queued IN (0, 1));
 ALTER TABLE job ADD COLUMN beat TEXT;
 ALTER TABLE job ADD COLUMN extra TEXT;
+ALTER TABLE job ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE job ADD COLUMN cancel INTEGER NOT NULL DEFAULT 0 CHECK (cancel IN (0, 1)); -- somebody asked for its end
+-- One queued backup of an instance at a time.
+CREATE UNIQUE INDEX job_one_backup ON job (instance_id) WHERE queued = 1 AND ended IS NULL AND operation = 'Backup';
+CREATE INDEX job_waiting ON job (id) WHERE queued = 1 AND ended IS NULL;
 CREATE INDEX job_vault ON job (vault, created, id);
 
 -- Resources of which diskvault asks little: groups, disks, snapshots, role
