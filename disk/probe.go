@@ -15,6 +15,7 @@ import (
 	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/disk/blockdev"
 	"github.com/diskvault/diskvault/disk/qemu"
+	"github.com/diskvault/diskvault/disk/rbd"
 )
 
 // Probe looks at the disk that a path or URL names and says what it is. It reads
@@ -29,6 +30,9 @@ func Probe(ctx context.Context, path string) (*Source, error) {
 	}
 	if strings.HasPrefix(path, qemu.Scheme+":") {
 		return probeMachine(ctx, path)
+	}
+	if strings.HasPrefix(path, rbd.Scheme+":") {
+		return probeImage(ctx, path)
 	}
 	if isExport(path) {
 		return probeExport(ctx, path)

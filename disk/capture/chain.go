@@ -34,6 +34,7 @@ type way interface {
 func (o Options) ways() []way {
 	return []way{
 		QEMU{Owner: o.Owner},
+		RBD{Owner: o.Owner},
 		NBD{},
 		Reflink(o),
 		Quiescent{},

@@ -72,6 +72,6 @@ func (a Address) String() string {
 			query.Set(name, value)
 		}
 	}
-	u.RawQuery = query.Encode()
+	u.RawQuery = strings.ReplaceAll(query.Encode(), "%2F", "/") // which may stand there, and reads better
 	return u.Scheme + "://" + u.EscapedPath() + map[bool]string{true: "?", false: ""}[u.RawQuery != ""] + u.RawQuery
 }
