@@ -32,7 +32,7 @@ var floors = [][]string{
 // imports only parts before it.
 var order = map[string][]string{
 	"base":    {"problem", "extent", "meter", "durable"},
-	"control": {"resource", "schedule", "retention", "access", "catalog", "job", "home", "service"},
+	"control": {"resource", "schedule", "retention", "access", "support", "catalog", "job", "home", "service"},
 }
 
 // The rooms beside the house may import any; none may import them.
