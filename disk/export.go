@@ -34,12 +34,6 @@ type Export struct {
 	Record string `json:"record,omitempty"`
 }
 
-// isExport tells whether what a user wrote is the URL of an NBD export.
-func isExport(text string) bool {
-	m := scheme.FindStringSubmatch(text)
-	return m != nil && slices.Contains(nbd.Schemes, m[1])
-}
-
 // parseExport reads a URL, and gives its form without what belongs to one
 // backup only.
 func parseExport(text string) (a nbd.Address, e Export, err error) {

@@ -31,9 +31,29 @@ func (p *partial) token() string { return p.name + tokenEnding }
 
 // openNew begins a new file, or goes on with an unfinished one.
 func (t *Target) openNew(o TargetOptions) error {
+	if err := t.refuseLink(); err != nil {
+		return err
+	}
+	if err := t.openPartial(); err != nil {
+		return err
+	}
+	if err := t.preparePartial(o.Token); err != nil {
+		t.end()
+		return err
+	}
+	return nil
+}
+
+// refuseLink refuses a name that is taken by a link to nothing.
+func (t *Target) refuseLink() error {
 	if _, err := os.Lstat(t.path); err == nil {
 		return problem.New(problem.TargetNotWritable, "%s is a symbolic link that leads nowhere.", t.path)
 	}
+	return nil
+}
+
+// openPartial locks the unfinished file of a target in its folder.
+func (t *Target) openPartial() error {
 	parent, name := filepath.Split(t.path)
 	folder, err := durable.Open(parent)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -46,10 +66,6 @@ func (t *Target) openNew(o TargetOptions) error {
 	t.kind, t.partial = NewFile, &partial{folder, name}
 	if err := t.lockPartial(); err != nil {
 		folder.Close()
-		return err
-	}
-	if err := t.preparePartial(o.Token); err != nil {
-		t.end()
 		return err
 	}
 	return nil
@@ -101,8 +117,7 @@ func (t *Target) preparePartial(token string) error {
 	if err := unix.Fstat(t.fd, &st); err != nil {
 		return t.unreachable(err)
 	}
-	note, err := os.ReadFile(t.path + tokenEnding)
-	t.resumed = err == nil && token != "" && st.Size > 0 && strings.TrimSuffix(string(note), "\n") == token
+	t.resumed = token != "" && st.Size > 0 && t.noted() == token
 	t.blank = !t.resumed
 	if t.blank {
 		if err := unix.Ftruncate(t.fd, 0); err != nil {
@@ -112,10 +127,36 @@ func (t *Target) preparePartial(token string) error {
 	if err := unix.Ftruncate(t.fd, t.size); err != nil {
 		return t.writeProblem(err, extent.Range{Len: t.size})
 	}
-	if t.blank && token != "" {
-		if err := os.WriteFile(t.path+tokenEnding, []byte(token+"\n"), 0o600); err != nil {
-			return t.writeProblem(err, extent.Range{})
-		}
+	if t.blank {
+		return t.note(token)
+	}
+	return nil
+}
+
+// noted is the token of what the unfinished file is of; "" if that is not known.
+func (t *Target) noted() string {
+	note, err := os.ReadFile(t.path + tokenEnding)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(string(note), "\n")
+}
+
+// note writes down what the unfinished file is of.
+func (t *Target) note(token string) error {
+	if token == "" {
+		return nil
+	}
+	if err := os.WriteFile(t.path+tokenEnding, []byte(token+"\n"), 0o600); err != nil {
+		return t.writeProblem(err, extent.Range{})
+	}
+	return nil
+}
+
+// forget takes the note away, so that nobody goes on with what is made anew.
+func (t *Target) forget() error {
+	if err := t.partial.folder.Remove(t.partial.token()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return t.writeProblem(err, extent.Range{})
 	}
 	return nil
 }

@@ -8,12 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/disk/blockdev"
+	"github.com/diskvault/diskvault/disk/nbd"
 	"github.com/diskvault/diskvault/disk/qemu"
 	"github.com/diskvault/diskvault/disk/rbd"
 )
@@ -28,13 +30,12 @@ func Probe(ctx context.Context, path string) (*Source, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, problem.From(err)
 	}
-	if strings.HasPrefix(path, qemu.Scheme+":") {
+	switch kind := urlScheme(path); {
+	case kind == qemu.Scheme:
 		return probeMachine(ctx, path)
-	}
-	if strings.HasPrefix(path, rbd.Scheme+":") {
+	case kind == rbd.Scheme:
 		return probeImage(ctx, path)
-	}
-	if isExport(path) {
+	case slices.Contains(nbd.Schemes, kind):
 		return probeExport(ctx, path)
 	}
 	real, err := locate(path)
@@ -95,17 +96,28 @@ func (s *Source) checkSize() error {
 // scheme matches the beginning of a source URL, such as "nbd+unix:" or "rbd:".
 var scheme = regexp.MustCompile(`^([a-z][a-z0-9+.-]+):`)
 
+// urlScheme is that of a URL; "" if the text is no URL, or a path that exists.
+func urlScheme(text string) string {
+	m := scheme.FindStringSubmatch(text)
+	if m == nil {
+		return ""
+	}
+	if _, err := os.Lstat(text); !errors.Is(err, fs.ErrNotExist) {
+		return ""
+	}
+	return m[1]
+}
+
 // locate turns what a user wrote into an absolute path free of links. A path
 // that exists wins over a URL of the same spelling.
 func locate(path string) (string, error) {
 	if path == "" {
 		return "", problem.New(problem.InvalidArgument, "The path of the disk is empty.")
 	}
-	_, statErr := os.Lstat(path)
-	if m := scheme.FindStringSubmatch(path); m != nil && errors.Is(statErr, fs.ErrNotExist) {
-		if m[1] != "file" {
-			return "", problem.New(problem.SourceNotSupported, "%s names a source of the kind %q, which this version cannot read.", path, m[1]).
-				Do("Give the path of an image file or of a block device.")
+	if kind := urlScheme(path); kind != "" {
+		if kind != "file" {
+			return "", problem.New(problem.SourceNotSupported, "%s names a source of the kind %q, which this version cannot read.", path, kind).
+				Do("Give the path of an image file or of a block device, or the URL of an NBD export.")
 		}
 		path = strings.TrimPrefix(strings.TrimPrefix(path, "file:"), "//")
 	}

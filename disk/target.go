@@ -36,6 +36,10 @@ type TargetOptions struct {
 	// unfinished with the same token is gone on with; with another token, or
 	// none, it is begun anew.
 	Token string
+	// Format is FormatRaw or FormatQCOW2; empty: by the ending of the name. A
+	// device takes no format. A qcow2 image is always made anew, and has whole
+	// sectors: a disk that ends within a sector gets zeros to its end.
+	Format Format
 	// Dense gives zeros room on the file system, too; otherwise they become
 	// holes.
 	Dense bool
@@ -56,6 +60,7 @@ type Target struct {
 	direct  int      // the same, past the page cache; -1 where that cannot be
 	sector  int64    // in which a device is zeroed
 	partial *partial // of a new file
+	image   *image   // what is written instead of the file itself; nil if raw
 	done    bool
 
 	noPunch atomic.Bool // the file system or device refused to make holes
@@ -82,10 +87,19 @@ func OpenTarget(ctx context.Context, path string, o TargetOptions) (*Target, err
 	if err != nil {
 		return nil, problem.Wrap(err, problem.TargetNotWritable, "The path %s cannot be made absolute.", path)
 	}
-	t := &Target{path: abs, size: o.Size, dense: o.Dense}
+	t := &Target{path: abs, size: o.Size, dense: o.Dense, direct: -1}
 	st, err := os.Stat(abs)
+	missing := errors.Is(err, fs.ErrNotExist)
+	format := FormatRaw
+	if missing || err == nil && st.Mode().IsRegular() {
+		if format, err = targetFormat(path, o); err != nil {
+			return nil, err
+		}
+	}
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case format == FormatQCOW2:
+		err = t.openImage(ctx, o, !missing)
+	case missing:
 		err = t.openNew(o)
 	case err != nil:
 		err = t.unreachable(err)
@@ -102,7 +116,9 @@ func OpenTarget(ctx context.Context, path string, o TargetOptions) (*Target, err
 	if err != nil {
 		return nil, err
 	}
-	t.openDirect()
+	if t.image == nil {
+		t.openDirect()
+	}
 	return t, nil
 }
 
@@ -152,6 +168,12 @@ func (t *Target) WriteAt(p []byte, off int64) (int, error) {
 	if err := t.check(extent.Range{Off: off, Len: int64(len(p))}); err != nil {
 		return 0, err
 	}
+	if t.image != nil {
+		if err := t.image.writeAt(p, off); err != nil {
+			return 0, t.writeProblem(err, extent.Range{Off: off, Len: int64(len(p))})
+		}
+		return len(p), nil
+	}
 	n := 0
 	for n < len(p) {
 		fd, part := t.descriptor(p[n:], off+int64(n))
@@ -178,8 +200,12 @@ func (t *Target) ReadAt(p []byte, off int64) (int, error) {
 	if err := t.check(r); err != nil {
 		return 0, err
 	}
-	n, err := preadFull(t.fd, p, off)
-	if err == nil && n < len(p) {
+	var n int
+	var err error
+	if t.image != nil {
+		err = t.image.readAt(p, off)
+		n = len(p)
+	} else if n, err = preadFull(t.fd, p, off); err == nil && n < len(p) {
 		err = unix.EIO // it ends before Size: somebody has cut it
 	}
 	if err != nil {
@@ -234,6 +260,12 @@ func (t *Target) Zero(ctx context.Context, r extent.Range) error {
 }
 
 func (t *Target) zero(r extent.Range) error {
+	if t.image != nil {
+		if err := t.image.zero(r, t.dense); err != nil {
+			return t.writeProblem(err, r)
+		}
+		return nil
+	}
 	inner := r
 	if t.kind == Device {
 		// A device zeroes whole sectors; the ends are written.
@@ -311,12 +343,21 @@ func (t *Target) Commit(ctx context.Context) error {
 			return t.writeProblem(err, all)
 		}
 	}
+	if t.image != nil {
+		if err := t.image.finish(ctx, t.path+partialEnding); err != nil {
+			return t.imageProblem(err, all)
+		}
+	}
 	if err := unix.Fsync(t.fd); err != nil {
 		return t.writeProblem(err, all)
 	}
 	switch t.kind {
 	case NewFile:
-		if err := t.partial.publish(t.path); err != nil {
+		publish := func() error { return t.partial.publish(t.path) }
+		if t.image != nil {
+			publish = t.publishImage
+		}
+		if err := publish(); err != nil {
 			return err
 		}
 	case Device:
@@ -336,6 +377,7 @@ func (t *Target) Abort(keep bool) error {
 	if t.done {
 		return nil
 	}
+	t.image.close()
 	var err error
 	if t.kind == NewFile && !keep {
 		err = t.partial.remove()
@@ -349,6 +391,7 @@ func (t *Target) Abort(keep bool) error {
 
 func (t *Target) end() {
 	t.done = true
+	t.image.close()
 	t.file.Close() // synced, or given up: what it could still say does not matter
 	if t.direct >= 0 {
 		unix.Close(t.direct)
@@ -363,6 +406,13 @@ func (t *Target) end() {
 func (t *Target) NextData(off int64) (int64, error) {
 	if t.kind == Device {
 		return off, nil
+	}
+	if t.image != nil {
+		at, err := t.image.nextData(off, t.size)
+		if err != nil {
+			return 0, problem.Wrap(err, problem.TargetWriteFailed, "The target %s does not tell what it holds.", t.path)
+		}
+		return at, nil
 	}
 	at, err := unix.Seek(t.fd, off, unix.SEEK_DATA)
 	switch {

@@ -18,7 +18,6 @@ const (
 // openDirect opens the target a second time, for direct writes. Where that
 // cannot be, all writes go through the page cache.
 func (t *Target) openDirect() {
-	t.direct = -1
 	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", t.fd), unix.O_WRONLY|unix.O_DIRECT|unix.O_CLOEXEC, 0)
 	if err == nil {
 		t.direct = fd

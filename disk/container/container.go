@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/diskvault/diskvault/base/problem"
 )
 
@@ -194,6 +196,11 @@ func (e *toolError) Error() string {
 
 func (e *toolError) Unwrap() error { return e.err }
 
+// Is finds a full file system in the words of a tool.
+func (e *toolError) Is(target error) bool {
+	return target == unix.ENOSPC && strings.Contains(e.text, "No space left on device")
+}
+
 // run runs one of QEMU's tools and gives its output.
 func run(ctx context.Context, tool string, args ...string) ([]byte, error) {
 	var out, said bounded
@@ -213,8 +220,8 @@ func run(ctx context.Context, tool string, args ...string) ([]byte, error) {
 }
 
 func toolMissing(err error) error {
-	return problem.Wrap(err, problem.ToolMissing, "The disk lies inside an image that only QEMU's tools can open, and they are not installed.").
-		Do("Install them, on Debian or Ubuntu with: sudo apt-get install qemu-utils", "Or copy the disk into a raw image where they are: qemu-img convert -O raw IMAGE DISK.raw")
+	return problem.Wrap(err, problem.ToolMissing, "QEMU's tools, which open and make images such as qcow2, are not installed.").
+		Do("Install them, on Debian or Ubuntu with: sudo apt-get install qemu-utils", "Or use a raw image.")
 }
 
 // environment is that of the tools: their words in English, and no settings.
