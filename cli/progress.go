@@ -70,7 +70,7 @@ func progressText(j resource.Progress) string {
 	full := int(share * width)
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-8s [%s%s] %3.0f %%", j.Phase, strings.Repeat("=", full), strings.Repeat(" ", width-full), share*100)
-	if j.Operation == resource.OperationBackup || j.Operation == resource.OperationRestore {
+	if j.Operation == resource.OperationBackup || j.Operation == resource.OperationRestore || j.Operation == resource.OperationCopy {
 		fmt.Fprintf(&b, "  %s of %s", size(j.Done), size(j.Total))
 		if j.Rate > 0 {
 			fmt.Fprintf(&b, "  %s/s", size(int64(j.Rate)))

@@ -87,7 +87,7 @@ func (s *Store) Copy(ctx context.Context, dst *Store, o CopyOptions) (CopyResult
 	if c.options.CheckpointEvery <= 0 {
 		c.options.CheckpointEvery = 5 * time.Minute
 	}
-	if err := s.mayCopyTo(dst); err != nil {
+	if err := s.MayCopyTo(dst); err != nil {
 		return c.result, err
 	}
 	o.Meter.Phase(phaseCompare)
@@ -117,8 +117,9 @@ const (
 	phaseCommit   = "commit"
 )
 
-// mayCopyTo refuses a destination in which the same content has other hashes.
-func (s *Store) mayCopyTo(dst *Store) error {
+// MayCopyTo refuses a destination in which the same content has other hashes, and
+// the store itself. Errors: StoreRealmDiffers, InvalidArgument.
+func (s *Store) MayCopyTo(dst *Store) error {
 	switch {
 	case s.header.StoreID == dst.header.StoreID:
 		return problem.New(problem.InvalidArgument, "%s and %s are the same store.", s.URL(), dst.URL())

@@ -31,7 +31,7 @@ func putPoint(ctx context.Context, tx *sql.Tx, storeID string, p store.Point) er
 		return err
 	}
 	_, err = tx.ExecContext(ctx, `INSERT INTO point (id, instance, store, time, created, tag, keep, expires, good, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
-		ON CONFLICT (id) DO UPDATE SET body = excluded.body`,
+		ON CONFLICT (id) DO UPDATE SET body = excluded.body WHERE point.store = excluded.store`, // a copy in another store has its tree elsewhere
 		p.ID, p.Instance, storeID, stamp(p.Time), stamp(p.Created), p.RetentionTag, p.Retention, expires(p), good(p), body)
 	return err
 }

@@ -92,6 +92,11 @@ func (c Client) CollectStore(ctx context.Context, r CollectRequest, e Events) (C
 	return ask[CollectResult](ctx, c, "store.collect", r, e)
 }
 
+// CopyStore copies recovery points to another store.
+func (c Client) CopyStore(ctx context.Context, r CopyStoreRequest, e Events) (CopyStoreResult, error) {
+	return ask[CopyStoreResult](ctx, c, "store.copy", r, e)
+}
+
 // RebuildIndex makes the local index of a store anew.
 func (c Client) RebuildIndex(ctx context.Context, r StoreRequest, e Events) (RebuildIndexResult, error) {
 	return ask[RebuildIndexResult](ctx, c, "store.rebuild-index", r, e)
