@@ -55,6 +55,9 @@ func ParseAddress(source string) (Address, error) {
 	case 2:
 		a.Pool, a.Image = parts[0], parts[1]
 	case 3:
+		if parts[1] == "" {
+			return refuse("its namespace is empty")
+		}
 		a.Pool, a.Namespace, a.Image = parts[0], parts[1], parts[2]
 	default:
 		return refuse("it does not name a pool and an image")
