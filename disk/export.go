@@ -44,10 +44,8 @@ func parseExport(text string) (a nbd.Address, e Export, err error) {
 	if a, err = nbd.ParseAddress(text); err != nil {
 		return refuse("%v", err)
 	}
-	if a.Network == "unix" {
-		if a.Host, err = filepath.Abs(a.Host); err != nil {
-			return refuse("%v", err)
-		}
+	if a.Network == "unix" && !filepath.IsAbs(a.Host) {
+		return refuse("the path of the socket must be absolute, since another process may make the backup")
 	}
 	more := a.More
 	a.More = url.Values{}

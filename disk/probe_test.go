@@ -86,6 +86,7 @@ func TestProbeRefuses(t *testing.T) {
 		{"links in a circle", loop, problem.SourceNotFound, "circle"},
 		{"nbd, no server", "nbd+unix:///export?socket=" + dir + "/no", problem.SourceNotFound, "No NBD server"},
 		{"nbd, no socket", "nbd+unix:///export", problem.InvalidArgument, "socket"},
+		{"nbd, relative socket", "nbd+unix:///export?socket=s", problem.InvalidArgument, "absolute"},
 		{"nbd, unknown parameter", "nbd://localhost/?speed=9", problem.InvalidArgument, `"speed"`},
 		{"nbd, a record of itself", "nbd://localhost/?bitmap=b&record=b", problem.InvalidArgument, "a name of its own"},
 		{"nbd, a snapshot perhaps", "nbd://localhost/?snapshot=maybe", problem.InvalidArgument, "yes"},
