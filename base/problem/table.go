@@ -159,7 +159,7 @@ var table = []Entry{
 	{SourceNotFound, NotFound, "The path or URL names no disk.",
 		[]string{"Check the path; `diskvault status` lists the disks that are protected already."}},
 	{SourceNotSupported, Refused, "The thing named is not a disk that diskvault can protect.",
-		[]string{"Give an image file or a block device."}},
+		[]string{"Give an image file (raw, qcow2, vmdk, vhdx, vhd, vdi, qed), a block device, or the URL of an NBD export or of a machine's disk."}},
 	{SourcePermissionDenied, Refused, "This user may not read the disk.",
 		[]string{"Run as a user that may read it, for example with sudo, or grant read access."}},
 	{SourceReadFailed, Failed, "The disk returned an error for some of its ranges; no recovery point was made.",
