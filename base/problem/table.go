@@ -77,6 +77,7 @@ const (
 
 	CatalogUnreachable     Code = "CatalogUnreachable"
 	CallerNotAllowed       Code = "AuthorizationFailed"
+	NoServer               Code = "NoServer"
 	NothingToConfirm       Code = "NothingToConfirm"
 	SettingIrreversible    Code = "SettingIrreversible"
 	SnapshotGroupMissing   Code = "UserErrorOperationalStoreParametersNotProvided"
@@ -112,6 +113,7 @@ const (
 	SoftDeleteMandatory     Code = "DppAlwaysOnSoftDeleteStateMandatory"
 
 	RightsMissing          Code = "UserErrorMissingRequiredPermissions"
+	LinkedNotAllowed       Code = "LinkedAuthorizationFailed"
 	BackupRightsMissing    Code = "UserErrorDiskBackupAuthorizationFailed"
 	IdentityOff            Code = "UserErrorSystemIdentityNotEnabledWithVault"
 	IdentityGone           Code = "UserErrorUserIdentityNotFoundOrNotAssociatedWithVault"
@@ -267,6 +269,8 @@ var table = []Entry{
 		[]string{"Check that the database server runs and that its URL is right.", "Backups in the stores are not affected."}},
 	{CallerNotAllowed, Refused, "The caller may not do this at this scope.",
 		[]string{"Have a role assigned that holds the action named, at the scope named or above it."}},
+	{NoServer, Refused, "No server runs, which jobs that nobody waits for need.",
+		[]string{"Start one: `diskvault serve`", "Or do it at once from the command line: diskvault backup, diskvault restore."}},
 	{NothingToConfirm, Refused, "Retention is not paused, so there is nothing to confirm.",
 		[]string{"Nothing is to be done: points expire by their rules."}},
 	{SettingIrreversible, Refused, "The setting was made for good and cannot be taken back.",
@@ -335,6 +339,8 @@ var table = []Entry{
 
 	{RightsMissing, Refused, "The check before the work found that the identity of the vault lacks rights.",
 		[]string{"Assign the roles named in the message to the identity of the vault, then check again: `diskvault role missing --fix`."}},
+	{LinkedNotAllowed, Refused, "The caller may touch the resource itself, but not another one that the request names.",
+		[]string{"Have a role assigned that holds the action named, on that other resource or above it."}},
 	{BackupRightsMissing, Refused, "The identity of the vault lacks rights on the disk and on the snapshot resource group.",
 		[]string{"Assign it Disk Backup Reader on the disk and Disk Snapshot Contributor on the snapshot resource group: `diskvault role missing --fix`."}},
 	{IdentityOff, Refused, "The vault has no identity of its own, so it cannot act.",

@@ -286,6 +286,31 @@ func TestGrantLevels(t *testing.T) {
 	}
 }
 
+func TestAuthorizeOperation(t *testing.T) {
+	who := resource.Caller{Principal: anna, Name: "anna"}
+	snapshot := resource.ID(snaps + "/providers/Microsoft.Compute/snapshots/s")
+	g := NewGrants(nil, []resource.RoleAssignment{give(anna, DiskSnapshotContributor, snaps)})
+	for _, c := range []struct {
+		operation string
+		linked    []resource.ID
+		want      problem.Code
+	}{
+		{"Snapshots.CreateOrUpdate", []resource.ID{diskID}, problem.LinkedNotAllowed},
+		{"Snapshots.CreateOrUpdate", []resource.ID{snaps + "/providers/Microsoft.Compute/disks/d"}, ""},
+		{"Snapshots.CreateOrUpdate", nil, ""},
+		{"Disks.Delete", nil, problem.CallerNotAllowed},
+		{"Snapshots.Format", nil, problem.CallerNotAllowed},
+	} {
+		err := g.AuthorizeOperation(who, c.operation, "", snapshot, c.linked...)
+		if c.want == "" && err != nil || c.want != "" && !problem.Is(err, c.want) {
+			t.Errorf("%s %v: %v, want %q", c.operation, c.linked, err, c.want)
+		}
+	}
+	if err := g.AuthorizeOperation(resource.Caller{}, "Disks.Delete", "", diskID); err != nil {
+		t.Error("the owner of the data folder may not delete a disk:", err)
+	}
+}
+
 // Actions are those of the provider's list, and who may do what is a table that
 // a person can check.
 func TestOperations(t *testing.T) {

@@ -127,6 +127,34 @@ func (g *Grants) Authorize(who resource.Caller, action string, at resource.ID) e
 	return p
 }
 
+// AuthorizeOperation is Authorize for a request of the table Operations. Linked
+// are the resources that its body names, in the order of Operation.Linked; a
+// right that is missing there is a LinkedAuthorizationFailed problem. Namespace
+// is that of the path, in requests that have one.
+func (g *Grants) AuthorizeOperation(who resource.Caller, operation, namespace string, at resource.ID, linked ...resource.ID) error {
+	o, known := operations[operation]
+	switch {
+	case !known:
+		return problem.New(problem.CallerNotAllowed, "The operation %q is not one that anybody may be allowed.", operation)
+	case who.Owner():
+		return nil
+	}
+	action, _ := ActionOf(operation, namespace)
+	if err := g.Authorize(who, action, at); err != nil {
+		return err
+	}
+	for i, action := range o.Linked {
+		if i >= len(linked) {
+			break // the body names no such resource
+		}
+		if err := g.Authorize(who, action, linked[i]); err != nil {
+			p := problem.From(err)
+			return problem.New(problem.LinkedNotAllowed, "%s", p.Message).With("action", action).With("linkedScope", string(linked[i])).Do(p.Actions...)
+		}
+	}
+	return nil
+}
+
 // roleScope is where a role for something is best assigned: at the vault for
 // what lies in it, at other resources themselves.
 func roleScope(at resource.ID) resource.ID {

@@ -326,7 +326,7 @@ func TestRetentionProperty(t *testing.T) {
 	seed := time.Now().UnixNano()
 	r := rand.New(rand.NewSource(seed))
 	pick := func(n int) int { return r.Intn(n) }
-	rounds := 15
+	rounds := 9
 	if n, err := strconv.Atoi(os.Getenv("DISKVAULT_SEEDS")); err == nil {
 		rounds = n
 	}

@@ -121,10 +121,10 @@ func (s Schedule) Slots(from, to time.Time) iter.Seq[time.Time] {
 		if from.Before(s.anchor) {
 			from = s.anchor
 		}
-		// Two days earlier, for the neighbor that decides on a repeated hour. The
+		// A day earlier, for the neighbor that decides on a repeated hour. The
 		// dates are counted in UTC, where none is skipped.
 		y, m, d := from.In(s.zone).Date()
-		date := time.Date(y, m, d-2, 0, 0, 0, 0, time.UTC)
+		date := time.Date(y, m, d-1, 0, 0, 0, 0, time.UTC)
 		var last time.Time
 		for {
 			for at := s.phase; at < day; at += s.every {
@@ -161,8 +161,14 @@ func (s Schedule) Next(t time.Time) time.Time {
 
 // Last is the last slot at t or before; false if the series begins later.
 func (s Schedule) Last(t time.Time) (last time.Time, ok bool) {
-	for slot := range s.Slots(t.Add(-5*day), t.Add(1)) {
-		last, ok = slot, true
+	// Mostly the slot is near; where a zone left out a day it is not.
+	for _, back := range []time.Duration{2 * s.every, 5 * day} {
+		for slot := range s.Slots(t.Add(-back), t.Add(1)) {
+			last, ok = slot, true
+		}
+		if ok {
+			break
+		}
 	}
 	return last, ok
 }
@@ -173,6 +179,9 @@ func (s Schedule) Last(t time.Time) (last time.Time, ok bool) {
 func moment(date time.Time, wall time.Duration, zone *time.Location) time.Time {
 	// Read as UTC, which has no gaps, the wall time can be compared.
 	want := time.Date(date.Year(), date.Month(), date.Day(), 0, 0, 0, int(wall), time.UTC)
+	if zone == time.UTC {
+		return want
+	}
 	t := time.Date(want.Year(), want.Month(), want.Day(), want.Hour(), want.Minute(), want.Second(), want.Nanosecond(), zone)
 	start, end := t.ZoneBounds()
 	switch shown := wallOf(t); {

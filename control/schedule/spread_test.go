@@ -105,3 +105,12 @@ func BenchmarkSpread(b *testing.B) {
 		Spread(due, nil, 64, slot)
 	}
 }
+
+func BenchmarkDecide(b *testing.B) {
+	s := parse(b, "R/2026-01-01T00:00:00+01:00/PT1H", "Europe/Berlin")
+	now := at(b, "2026-11-23T22:30:00Z")
+	st := State{Since: at(b, "2026-01-01T00:00:00Z"), LastSlot: at(b, "2026-11-23T22:00:00Z")}
+	for b.Loop() {
+		s.Decide(st, now)
+	}
+}

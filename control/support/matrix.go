@@ -33,8 +33,7 @@ var Matrix = []Row{
 		Text: "libvirt does not take part when another program changes the disks of its machines.", Remedy: "Shut the machine down for the backup, or back up its image on XFS or btrfs."},
 	{Area: "Sources", Configuration: "LVM thin volume by snapshot (lvm:)", Answer: No, Code: problem.SourceNotSupported, Unproven: true, applies: scheme("lvm"),
 		Text: "This version has no such source.", Remedy: "Back up the volume as a block device while nothing writes to it, or a read-only snapshot of it."},
-	{Area: "Sources", Configuration: "Ceph RBD image (rbd:)", Answer: No, Code: problem.SourceNotSupported, Unproven: true, applies: scheme("rbd"),
-		Text: "This version has no such source.", Remedy: "Map a snapshot of the image with `rbd device map --read-only` and back up that device."},
+	{Area: "Sources", Configuration: "Ceph RBD image (rbd:)", Answer: Yes, Text: "By a snapshot; Ceph says what has changed since the last one."},
 	{Area: "Sources", Configuration: "folder, socket, pipe, character device", Answer: No, Code: problem.SourceNotSupported,
 		Text: "It is no disk.", Remedy: "Give the image file in the folder, or the device that it is mounted from."},
 
