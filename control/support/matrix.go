@@ -1,12 +1,14 @@
 package support
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/control/resource"
+	"github.com/diskvault/diskvault/control/retention"
 	"github.com/diskvault/diskvault/disk"
 )
 
@@ -31,8 +33,7 @@ var Matrix = []Row{
 	{Area: "Sources", Configuration: "disk of a running QEMU machine", Answer: Yes, Text: "By qemu+unix: one transaction, a dirty bitmap, and only what changed is read."},
 	{Area: "Sources", Configuration: "machine managed by libvirt", Answer: No, Code: problem.MachineManaged,
 		Text: "libvirt does not take part when another program changes the disks of its machines.", Remedy: "Shut the machine down for the backup, or back up its image on XFS or btrfs."},
-	{Area: "Sources", Configuration: "LVM thin volume by snapshot (lvm:)", Answer: No, Code: problem.SourceNotSupported, Unproven: true, applies: scheme("lvm"),
-		Text: "This version has no such source.", Remedy: "Back up the volume as a block device while nothing writes to it, or a read-only snapshot of it."},
+	{Area: "Sources", Configuration: "LVM thin volume by snapshot (lvm:)", Answer: Yes, Unproven: true, Text: "The pool's metadata say what has changed since the last snapshot."},
 	{Area: "Sources", Configuration: "Ceph RBD image (rbd:)", Answer: Yes, Text: "By a snapshot; Ceph says what has changed since the last one."},
 	{Area: "Sources", Configuration: "folder, socket, pipe, character device", Answer: No, Code: problem.SourceNotSupported,
 		Text: "It is no disk.", Remedy: "Give the image file in the folder, or the device that it is mounted from."},
@@ -172,9 +173,9 @@ var Matrix = []Row{
 		Text:    "The subscription has as many disks as its quota allows.", Remedy: "Delete disks that nobody needs, or raise the quota."},
 	{Area: "Restore", Configuration: "single files, mounting, NBD", Answer: Yes, Text: "By the command line; Azure restores whole disks only."},
 
-	{Area: "Limits", Configuration: "recovery points of a disk in the operational tier", Answer: Note, Text: "500, of which the rules of a policy may hold 450, for at most a year. The vault tier keeps any number for up to 99 years."},
-	{Area: "Limits", Configuration: "backups on demand and restores", Answer: Note, Text: "10 each a day and instance through the API; none on the command line."},
-	{Area: "Limits", Configuration: "instances and policies of a vault", Answer: Note, Text: "5000 each."},
+	{Area: "Limits", Configuration: "recovery points of a disk in the operational tier", Answer: Note, Text: fmt.Sprintf("%d, of which the rules of a policy may hold %d, for at most a year. The vault tier keeps any number for up to 99 years.", retention.MaxPoints, retention.MaxScheduled)},
+	{Area: "Limits", Configuration: "backups on demand and restores", Answer: Note, Text: fmt.Sprintf("%d backups and %d restores a day and instance through the API; no limit on the command line.", OnDemandPerDay, RestoresPerDay)},
+	{Area: "Limits", Configuration: "instances and policies of a vault", Answer: Note, Text: fmt.Sprintf("%d instances and %d policies.", InstancesPerVault, PoliciesPerVault)},
 	{Area: "Limits", Configuration: "volumes of Kubernetes", Answer: None, Text: "They are disks like others; their cluster is not asked."},
 }
 

@@ -100,7 +100,6 @@ func soundRestore() Case {
 func TestCheck(t *testing.T) {
 	cases := map[string]func(c *Case){
 		"image file: qcow2, VMDK, VHD, VHDX, VDI, QED":          func(c *Case) { c.Source.Format = disk.FormatQCOW2; c.Source.FileSystem = disk.FileSystem{} },
-		"LVM thin volume by snapshot (lvm:)":                    func(c *Case) { c.Disk.Source = "lvm:vg/lv" },
 		"more than 32 TiB":                                      func(c *Case) { c.Disk.Size = disk.MaxSize + 1 },
 		"device without a medium":                               func(c *Case) { c.Source.Kind, c.Source.Size = disk.Block, 0 },
 		"4096-byte sectors":                                     func(c *Case) { c.Source.SectorSize = 4096 },
@@ -165,13 +164,6 @@ func TestCheck(t *testing.T) {
 		if !found {
 			t.Errorf("%s is not met", r.Configuration)
 		}
-	}
-}
-
-// The matrix refuses no kind of source that this version can read.
-func TestMatrixKnowsTheSources(t *testing.T) {
-	if _, err := disk.Probe(t.Context(), "lvm:diskvault-none/none"); !problem.Is(err, problem.SourceNotSupported) {
-		t.Errorf("lvm: is a source now (%v): say so in the matrix, and that it is not yet proven on real hardware", err)
 	}
 }
 
