@@ -19,6 +19,8 @@ const (
 	rowDatabase  = "database"
 	rowAlone     = "sparse: 1 GiB alone"
 	rowSpread    = "sparse: 1 GiB in 4 TiB"
+	rowTracked   = "tracked"
+	rowTenfold   = "tracked: 60 GiB disk"
 )
 
 // A bench does rows of work, tool by tool in turn, and keeps every figure.

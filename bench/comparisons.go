@@ -23,6 +23,7 @@ const (
 func wall(r result) float64      { return r.best().Seconds }
 func storedMiB(r result) float64 { return float64(r.stored()) / (1 << 20) }
 func peakMiB(r result) float64   { return float64(r.peak()) / (1 << 20) }
+func readMiB(r result) float64   { return float64(r.best().ReadBytes) / (1 << 20) }
 
 // comparisons are the bounds that the project set itself, checked against what
 // was measured. A row that was not run gives none.
@@ -61,6 +62,9 @@ func comparisons(r *results, peers []string) []verdict {
 	bounded(rowDatabase, diskvaultDefault, "stored for the updated pages", storedMiB, 110)
 	against(rowSpread, diskvaultDefault, rowAlone, diskvaultDefault, "time", seconds, wall, 1.3)
 	bounded(rowSpread, diskvaultDefault, "peak memory", peakMiB, 256)
+	against(rowTracked, diskvaultDefault, rowTracked, kopiaZstd, "time", seconds, wall, 0.25)
+	against(rowTenfold, diskvaultDefault, rowTracked, diskvaultDefault, "time", seconds, wall, 1.5)
+	bounded(rowTracked, diskvaultDefault, "read, with 256 MiB changed", readMiB, 1.1*trackedPieces)
 	if row := hungriest(r, diskvaultDefault, diskvaultFast); row != nil {
 		x := peakMiB(*row)
 		out = append(out, verdict{Row: "all", What: "peak memory (" + row.Row + ", " + row.Contestant + ")",

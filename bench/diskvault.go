@@ -17,7 +17,11 @@ type diskvault struct {
 	source      source
 	compression string // empty: the default
 	instance    string // as its first backup named it
+	tracked     bool   // rely on change tracking
 }
+
+// track implements tracker.
+func (d *diskvault) track() { d.tracked = true }
 
 // diskvaultContestant runs the program at path. The compression is that of
 // `diskvault backup --compression`; empty leaves the flag out.
@@ -62,7 +66,11 @@ func (d *diskvault) folder() string { return filepath.Join(d.home, "data") }
 func (d *diskvault) create(context.Context) error { return nil }
 
 func (d *diskvault) backup(ctx context.Context) (measurement, error) {
-	args := []string{"backup", d.source.image, "--full-scan", "-o", "json"}
+	args := []string{"backup", d.source.image}
+	if !d.tracked {
+		args = append(args, "--full-scan")
+	}
+	args = append(args, "-o", "json")
 	if d.compression != "" {
 		args = append(args, "--compression", d.compression)
 	}
@@ -76,6 +84,13 @@ func (d *diskvault) backup(ctx context.Context) (measurement, error) {
 		RecoveryPoint struct {
 			Consistency string `json:"consistency"`
 		} `json:"recoveryPoint"`
+		ChangeTracking struct {
+			Method string `json:"method"`
+			Reason string `json:"reason"`
+		} `json:"changeTracking"`
+		Bytes struct {
+			Read int64 `json:"read"`
+		} `json:"bytes"`
 	}
 	if err := json.Unmarshal(out, &result); err != nil {
 		return m, fmt.Errorf("diskvault backup printed %q: %w", out, err)
@@ -83,7 +98,10 @@ func (d *diskvault) backup(ctx context.Context) (measurement, error) {
 	if result.Status != "Completed" || result.RecoveryPoint.Consistency != "crashConsistent" || result.Instance == "" {
 		return m, fmt.Errorf("diskvault backup did not complete with a consistent point: %s", out)
 	}
-	d.instance = result.Instance
+	if d.tracked && result.ChangeTracking.Method == "none" {
+		return m, fmt.Errorf("diskvault backup tracked no changes (%s): the work folder must lie on XFS or btrfs", result.ChangeTracking.Reason)
+	}
+	d.instance, m.ReadBytes = result.Instance, result.Bytes.Read
 	return m, nil
 }
 

@@ -35,6 +35,8 @@ type measurement struct {
 	DurableSeconds float64 `json:"durableSeconds,omitempty"`
 	// StoredBytes is by how much the store grew. Only backups have it.
 	StoredBytes int64 `json:"storedBytes,omitempty"`
+	// ReadBytes is what diskvault says that it read of the source.
+	ReadBytes int64 `json:"readBytes,omitempty"`
 }
 
 // timed runs a command to its end and returns what it cost and what it wrote
