@@ -199,6 +199,8 @@ func TestInsideRefuses(t *testing.T) {
 		{"a base in JSON", create("j.qcow2", "-b", `json:{"driver":"raw","file":{"driver":"file","filename":"`+secret+`"}}`, "-F", "raw"), problem.SourceNotSupported, "no file of this host"},
 		{"a base that is missing", create("m.qcow2", "-b", "/nowhere/base.qcow2", "-F", "qcow2"), problem.SourceNotFound, "/nowhere/base.qcow2"},
 		{"a base of no format", noFormat, problem.SourceNotSupported, "of what format"},
+		{"a vmdk that names any file", write(t, filepath.Join(t.TempDir(), "d.vmdk"), []byte("# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n\nRW 8 FLAT \""+secret+"\" 0\n\nddb.adapterType = \"ide\"\nddb.geometry.cylinders = \"1\"\nddb.geometry.heads = \"16\"\nddb.geometry.sectors = \"63\"\n")), problem.SourceNotSupported, "no file of this host"},
+		{"a raw part of a vmdk that a guest made look so", write(t, filepath.Join(t.TempDir(), "d-flat.vmdk"), []byte("# Disk DescriptorFile\n")), problem.SourceNotSupported, "a guest"},
 		{"itself as its base", circle, problem.SourceNotSupported, "circle"},
 		{"encrypted", encrypted, problem.SourceNotSupported, "encrypted"},
 		{"corrupt", corrupt, problem.SourceReadFailed, "corrupt"},

@@ -84,8 +84,12 @@ var Endings = map[string][]string{
 	"vdi":   {".vdi"},
 }
 
-// Named tells whether a name has an ending of the format.
+// Named tells whether a name has an ending of the format. The raw extents of a
+// vmdk image have the ending, too, and are written by the guest.
 func Named(path, format string) bool {
+	if strings.HasSuffix(strings.ToLower(path), "-flat.vmdk") {
+		return false
+	}
 	for _, e := range Endings[format] {
 		if strings.EqualFold(filepath.Ext(path), e) {
 			return true
@@ -136,13 +140,13 @@ func look(ctx context.Context, at Image) (*info, error) {
 		return nil, problem.New(problem.SourceReadFailed, "The image %s is marked corrupt, so that what it holds cannot be relied upon.", at.Path).
 			Do("Copy the file, then repair it with `qemu-img check -r all` and look at what it says.")
 	}
-	names := []string{i.data().DataFile}
-	for _, e := range i.data().Extents {
-		names = append(names, e.Filename)
+	if name := i.data().DataFile; name != "" && !isLocal(name) {
+		return nil, elsewhere(at, name)
 	}
-	for _, name := range names {
-		if name != "" && !isLocal(name) {
-			return nil, elsewhere(at, name)
+	for _, e := range i.data().Extents {
+		// They always lie beside the image that names them.
+		if filepath.Dir(e.Filename) != filepath.Dir(at.Path) {
+			return nil, elsewhere(at, e.Filename)
 		}
 	}
 	return &i, nil
@@ -155,7 +159,7 @@ func isLocal(name string) bool {
 }
 
 func elsewhere(at Image, name string) error {
-	return problem.New(problem.SourceNotSupported, "The image %s builds upon %q, which is no file of this host.", at.Path, name).
+	return problem.New(problem.SourceNotSupported, "The image %s builds upon %q, which is no file of this host where it may lie.", at.Path, name).
 		Do("Back the disk up while its machine runs: qemu+unix:///PATH/qmp.sock?device=NAME.", "Or copy it into an image of its own with `qemu-img convert`.")
 }
 

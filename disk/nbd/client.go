@@ -307,13 +307,14 @@ func (c *Client) check(r extent.Range) error {
 
 // Close takes leave of the server. Requests under way fail.
 func (c *Client) Close() error {
-	c.sending.Lock()
-	if c.broken() == nil {
-		// The server may hang; then it does without.
-		_ = c.raw.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = c.conn.Write((&request{command: cmdDisconnect}).header(0))
+	// A server that hangs, or that is being sent a request, does without.
+	if c.sending.TryLock() {
+		if c.broken() == nil {
+			_ = c.raw.SetWriteDeadline(time.Now().Add(time.Second))
+			_, _ = c.conn.Write((&request{command: cmdDisconnect}).header(0))
+		}
+		c.sending.Unlock()
 	}
-	c.sending.Unlock()
 	_ = c.fail(errClosed)
 	<-c.ended
 	return nil

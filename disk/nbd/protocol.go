@@ -67,8 +67,6 @@ const (
 	repErrInvalid                 = repError + 3
 	repErrTLSRequired             = repError + 5
 	repErrUnknown                 = repError + 6
-	repErrShutdown                = repError + 7
-	repErrTooBig                  = repError + 9
 )
 
 // Kinds of information about an export.
@@ -90,7 +88,6 @@ const (
 	exportDF          = 1 << 7
 	exportMultiConn   = 1 << 8
 	exportCache       = 1 << 10
-	exportFastZero    = 1 << 11
 )
 
 type command uint16
