@@ -179,11 +179,6 @@ var Matrix = []Row{
 	{Area: "Limits", Configuration: "volumes of Kubernetes", Answer: None, Text: "They are disks like others; their cluster is not asked."},
 }
 
-// scheme tells whether the disk's source is a URL of a kind.
-func scheme(kind string) func(*Case) bool {
-	return func(c *Case) bool { return strings.HasPrefix(c.Disk.Source, kind+":") }
-}
-
 func onFile(c *Case) bool { return c.Source != nil && c.Source.Kind == disk.File && !c.Source.Inside() }
 
 // protecting limits a row to protection, restoring to restores.

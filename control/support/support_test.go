@@ -99,7 +99,7 @@ func soundRestore() Case {
 // Each row that the program can see is met by one case, and by it alone.
 func TestCheck(t *testing.T) {
 	cases := map[string]func(c *Case){
-		"image file: qcow2, VMDK, VHD, VHDX, VDI, QED":          func(c *Case) { c.Source.Format = disk.FormatQCOW2; c.Source.FileSystem = disk.FileSystem{} },
+		"image file: qcow2, VMDK, VHD, VHDX, VDI, QED": func(c *Case) { c.Source.Format = disk.FormatQCOW2; c.Source.FileSystem = disk.FileSystem{} },
 		"more than 32 TiB":                                      func(c *Case) { c.Disk.Size = disk.MaxSize + 1 },
 		"device without a medium":                               func(c *Case) { c.Source.Kind, c.Source.Size = disk.Block, 0 },
 		"4096-byte sectors":                                     func(c *Case) { c.Source.SectorSize = 4096 },
