@@ -15,6 +15,7 @@ import (
 
 	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/disk/blockdev"
+	"github.com/diskvault/diskvault/disk/lvm"
 	"github.com/diskvault/diskvault/disk/nbd"
 	"github.com/diskvault/diskvault/disk/qemu"
 	"github.com/diskvault/diskvault/disk/rbd"
@@ -33,6 +34,8 @@ func Probe(ctx context.Context, path string) (*Source, error) {
 	switch kind := urlScheme(path); {
 	case kind == qemu.Scheme:
 		return probeMachine(ctx, path)
+	case kind == lvm.Scheme:
+		return probeVolume(ctx, path)
 	case kind == rbd.Scheme:
 		return probeImage(ctx, path)
 	case slices.Contains(nbd.Schemes, kind):

@@ -102,6 +102,8 @@ func (s *Source) String() string {
 		return fmt.Sprintf("the NBD export %s", s.Path)
 	case Machine:
 		return fmt.Sprintf("the machine's disk %s", s.Path)
+	case Thin:
+		return fmt.Sprintf("the thin volume %s", s.Path)
 	case Ceph:
 		return fmt.Sprintf("the Ceph image %s", s.Path)
 	}

@@ -9,7 +9,8 @@ missing=
 for pair in mke2fs:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs mkfs.vfat:dosfstools \
 	psql:postgresql sfdisk:fdisk partx:util-linux setfacl:acl mcopy:mtools fusermount3:fuse3 mkfs.ntfs:ntfs-3g \
 	qemu-img:qemu-utils nbdkit:nbdkit nbdcopy:libnbd-bin pgrep:procps \
-	qemu-storage-daemon:qemu-system-common qemu-system-x86_64:qemu-system-x86; do
+	qemu-storage-daemon:qemu-system-common qemu-system-x86_64:qemu-system-x86 \
+	thin_delta:thin-provisioning-tools; do
 	command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
 # The long form starts a Linux guest and a Ceph of one node.

@@ -35,6 +35,7 @@ func (o Options) ways() []way {
 	return []way{
 		QEMU{Owner: o.Owner},
 		RBD{Owner: o.Owner},
+		LVM{Owner: o.Owner},
 		NBD{},
 		Reflink(o),
 		Quiescent{},

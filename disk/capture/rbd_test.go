@@ -67,7 +67,7 @@ func TestCephImages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v := view.(*imageView)
+		v := view.(*snapshotView)
 		exported := filepath.Join(t.TempDir(), "export")
 		c.RBD("export", "--no-progress", "rbd/vm", exported) // nobody writes now
 		write("write -P 9 0 2M")                             // and the view does not see it
@@ -109,7 +109,7 @@ func TestCephImages(t *testing.T) {
 				t.Fatal(err)
 			}
 			if round%3 == 1 { // a killed run's snapshot
-				if _, err := v.image.Snapshot(ctx, v.owner); err != nil {
+				if _, err := v.origin.(imageSnapshots).image.Snapshot(ctx, v.owner); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -121,7 +121,7 @@ func TestCephImages(t *testing.T) {
 			}
 			image, token = grown, kept.Token
 		}
-		if all, err := v.image.Snapshots(ctx, v.owner); err != nil || len(all) != 1 {
+		if all, err := v.origin.names(ctx); err != nil || len(all) != 1 {
 			t.Errorf("round %d: the snapshots are %v: %v", round, all, err)
 		}
 	}
@@ -133,7 +133,7 @@ func TestCephImages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v := view.(*imageView)
+		v := view.(*snapshotView)
 		if changes, err := v.Changed(ctx, []byte(stored)); err != nil || changes.Known || !strings.Contains(changes.Reason, want) {
 			t.Errorf("%s: %+v %v", stored, changes, err)
 		}

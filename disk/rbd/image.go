@@ -76,27 +76,8 @@ func (i Image) Snapshots(ctx context.Context, owner string) ([]string, error) {
 	return out, nil
 }
 
-// Remove removes an owner's snapshots except those to be kept.
-func (i Image) Remove(ctx context.Context, owner string, except ...string) error {
-	all, err := i.Snapshots(ctx, owner)
-	if err != nil {
-		return err
-	}
-	kept := map[string]bool{}
-	for _, name := range except {
-		kept[name] = true
-	}
-	for _, name := range all {
-		if kept[name] {
-			continue
-		}
-		err = errors.Join(err, i.RemoveOne(ctx, name))
-	}
-	return err
-}
-
-// RemoveOne removes a snapshot.
-func (i Image) RemoveOne(ctx context.Context, name string) error {
+// Remove removes a snapshot.
+func (i Image) Remove(ctx context.Context, name string) error {
 	_, err := i.Address.run(ctx, "snap", "rm", "--no-progress", i.Address.Spec()+"@"+name)
 	return err
 }
