@@ -19,6 +19,7 @@ import (
 	"github.com/diskvault/diskvault/disk/capture"
 	"github.com/diskvault/diskvault/disk/disktest"
 	"github.com/diskvault/diskvault/store"
+	"github.com/diskvault/diskvault/store/bucket/membucket"
 )
 
 // seeds is how many seeds a property is tried with: usual, or as many as
@@ -430,6 +431,71 @@ func TestAMissedChangeIsFoundByReadingEverything(t *testing.T) {
 	fifth := again(t, s, path, &fourth.Point, func(o *Options) { o.FullScan = true })
 	if fifth.ChangeTracking.Missed != nil || fifth.Warnings != nil || !fifth.Point.FullRead.Equal(fifth.Point.Time) {
 		t.Errorf("%+v %v", fifth.ChangeTracking, fifth.Warnings)
+	}
+}
+
+// What the parent's part of the store lost is read from the disk, though
+// tracking says that it has not changed.
+func TestWhatTheStoreLostIsReadFromTheDisk(t *testing.T) {
+	dir, _ := disktest.FileSystem(t, "xfs", 640<<20)
+	for _, kind := range []string{"packs/data/", "packs/meta/"} {
+		t.Run(filepath.Base(kind), func(t *testing.T) {
+			b := membucket.New()
+			created, err := store.Create(t.Context(), b, store.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			open := func() *store.Store {
+				key, err := store.ParseKey(created.LocalKey)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s, err := store.Open(t.Context(), b, key, store.OpenOptions{CacheDir: t.TempDir()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return s
+			}
+			s := open()
+			path := filepath.Join(dir, "disk.img")
+			want := make([]byte, 40<<20)
+			rand.NewChaCha8([32]byte{3}).Read(want)
+			if err := os.WriteFile(path, want, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			first := again(t, s, path, nil, nil)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			lost := 0
+			for o, err := range b.List(t.Context(), kind, "") {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if lost++; lost == 1 {
+					if err := b.Delete(t.Context(), o.Key); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if lost == 0 {
+				t.Fatalf("there is nothing under %s", kind)
+			}
+			s = open()
+			defer s.Close()
+			if kind == "packs/data/" { // which only a check notices
+				if _, err := s.Check(t.Context(), store.CheckOptions{ReadData: true}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			second := again(t, s, path, &first.Point, nil)
+			if !bytes.Equal(want, content(t, s, second.Point)) {
+				t.Error("came back different")
+			}
+			if b := second.Point.Bytes; b.New == 0 || kind == "packs/data/" && (second.ChangeTracking.Method != "fiemap" || b.Read == b.Provisioned) {
+				t.Errorf("%+v %+v", second.ChangeTracking, b)
+			}
+		})
 	}
 }
 
