@@ -68,9 +68,15 @@ func (c *condemnedList) packs() iter.Seq2[seal.Kind, pack.ID] {
 // share is how many packs the list has, and what those take that are in sizes.
 func (c *condemnedList) share(sizes map[pack.ID]int64) (s Share) {
 	for _, id := range c.packs() {
-		s.add(sizes[id])
+		if n, ok := sizes[id]; ok {
+			s.add(n)
+		}
 	}
 	return s
+}
+
+func (c *condemnedList) empty() bool {
+	return len(c.Data) == 0 && len(c.Metadata) == 0 && len(c.Moved) == 0
 }
 
 func condemnedKey(n int) string { return fmt.Sprintf("%s%08d", condemnedPrefix, n) }
@@ -173,7 +179,7 @@ func (c *clearance) use(id pack.ID) bool {
 	if c.used[id] {
 		return true // pinned, if it is condemned
 	}
-	if c.condemned[id] {
+	if guardCondemned && c.condemned[id] {
 		return false
 	}
 	c.used[id] = true

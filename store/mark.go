@@ -169,36 +169,56 @@ func (m *marking) piece(p pack.Place) *reachedFrame {
 
 // where follows a piece to where it was moved. A new place counts only if its
 // pack is there: whoever moved the piece may have been given up before it was
-// told, and its pack removed.
+// told, and its pack removed; or the piece moved on from there.
 func (m *marking) where(ctx context.Context, p pack.Place) (pack.Place, error) {
+	if _, ok := m.moved[p.Pack]; !ok {
+		return p, nil
+	}
+	found, at := p, p
+	var passed []pack.ID
 	for range maxMoves {
-		keys, ok := m.moved[p.Pack]
-		if !ok {
-			return p, nil
-		}
-		of, ok := m.read[p.Pack]
-		if !ok && len(keys) > 0 {
-			var err error
-			if of, err = m.store.readMoved(ctx, p.Pack); err != nil {
-				return p, err
-			}
-			m.read[p.Pack] = of
-		}
-		if of == nil {
-			return p, nil
-		}
-		to, ok := of.place(p)
-		if !ok {
-			return p, nil
-		}
-		there, err := m.there(ctx, to.Pack)
-		if err != nil || !there {
+		of, err := m.movesOf(ctx, at.Pack)
+		if err != nil {
 			return p, err
 		}
-		m.used[p.Pack] = true
-		p = to
+		to, ok := pack.Place{}, false
+		if of != nil {
+			to, ok = of.place(at)
+		}
+		if !ok {
+			return found, nil
+		}
+		passed = append(passed, at.Pack)
+		at = to
+		there, err := m.there(ctx, to.Pack)
+		if err != nil {
+			return p, err
+		}
+		if there {
+			found = to
+			for _, id := range passed {
+				m.used[id] = true
+			}
+			passed = passed[:0]
+		}
 	}
 	return p, m.store.damaged(movedPrefix+p.Pack.String(), fmt.Errorf("the moves of a piece go in a circle"))
+}
+
+// movesOf tells where the pieces of a pack went; nil: nowhere.
+func (m *marking) movesOf(ctx context.Context, id pack.ID) (*moved, error) {
+	if len(m.moved[id]) == 0 {
+		return nil, nil
+	}
+	of, ok := m.read[id]
+	if !ok {
+		var err error
+		if of, err = m.store.readMoved(ctx, id); err != nil {
+			return nil, err
+		}
+		m.read[id] = of
+	}
+	return of, nil
 }
 
 // movedAway notes that all that is in use of a pack was moved just now.

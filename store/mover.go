@@ -314,3 +314,40 @@ func (w *mover) flush(ctx context.Context) (done []*movedPack, err error) {
 	}
 	return done, nil
 }
+
+// read reads one piece of a data pack, verified.
+func (w *mover) read(ctx context.Context, place pack.Place, want block.Hash) ([]byte, error) {
+	s := w.store
+	name := packName(seal.DataPack, place.Pack)
+	key, err := s.packKey(ctx, seal.DataPack, place.Pack)
+	if err != nil {
+		return nil, err
+	}
+	if int(place.Length) > s.packLimit {
+		return nil, s.damaged(name, fmt.Errorf("a place names a frame of %d bytes", place.Length))
+	}
+	sealed := make([]byte, place.Length)
+	if err := s.bucket.Get(ctx, name, int64(place.Offset), sealed); err != nil {
+		return nil, err
+	}
+	plain, err := key.Open(sealed[:0], sealed, int64(place.Offset))
+	if err != nil {
+		return nil, s.explain(name, err)
+	}
+	payload, _, err := w.decoder.Decode(w.plain, plain)
+	if err != nil {
+		return nil, s.explain(name, err)
+	}
+	from, size := int(place.Slot)*s.blockSize, s.blockSize
+	if from+size > len(payload) || w.hash.Sum(payload[from:from+size]) != want {
+		return nil, s.damaged(name, errors.New("a block has another hash"))
+	}
+	return payload[from : from+size], nil
+}
+
+// single stores one piece in a frame of its own and gives its place.
+func (w *mover) single(ctx context.Context, part []byte, hash block.Hash) (pack.Place, error) {
+	hashes := []block.Hash{hash}
+	place, _, err := w.add(ctx, w.encode.Encode(part, 1), hashes)
+	return place, err
+}
