@@ -349,7 +349,7 @@ func TestManyInstances(t *testing.T) {
 			for _, d := range due {
 				plans = append(plans, Plan{ID: d.ID, Next: day.Add(time.Hour)})
 			}
-			must(t, c.SetPlans(ctx, plans, nil))
+			must(t, c.SetPlans(ctx, plans))
 			n, after = n+len(due), due[len(due)-1].ID
 		}
 		if n != many {

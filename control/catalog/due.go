@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -15,6 +16,8 @@ import (
 // Planned is what the scheduler knows of an instance.
 type Planned struct {
 	ID       string
+	Name     string // as people know the disk
+	DiskID   resource.ID
 	State    resource.Protection
 	Policy   string     // key of its policy
 	LastSlot *time.Time // that a run was made for
@@ -36,11 +39,10 @@ func (c *Catalog) Due(ctx context.Context, now time.Time, after string, limit in
 			return err
 		}
 		p.State = resource.Protection(state)
-		i, err := decodeSince(body)
-		if err != nil {
+		if err := p.read(body); err != nil {
 			return err
 		}
-		p.Since = i
+		var err error
 		if p.LastSlot, err = parseTimeOrNil(last); err != nil {
 			return err
 		}
@@ -63,29 +65,47 @@ type Plan struct {
 }
 
 // SetPlans keeps what the scheduler decided, in one transaction: an instance
-// has the slot of a run exactly if it has the job. also may add to it, such as
-// the queue's own rows.
-func (c *Catalog) SetPlans(ctx context.Context, plans []Plan, also func(*sql.Tx) error) error {
+// has the slot of a run exactly if it has the job. A run for a slot that
+// another scheduler took meanwhile, or of an instance that has a queued backup,
+// is left out; its plan then has no job any longer.
+func (c *Catalog) SetPlans(ctx context.Context, plans []Plan) error {
 	return c.write(ctx, func(tx *sql.Tx) error {
-		set, err := tx.PrepareContext(ctx, `UPDATE instance SET next_run = $1, last_slot = COALESCE($2, last_slot) WHERE id = $3`)
+		set, err := tx.PrepareContext(ctx, `UPDATE instance SET next_run = $1, last_slot = COALESCE(CAST($2 AS TEXT), last_slot) WHERE id = $3
+			AND (CAST($2 AS TEXT) IS NULL OR last_slot IS NULL OR last_slot <> $2)
+			AND (CAST($2 AS TEXT) IS NULL OR NOT EXISTS (SELECT 1 FROM job WHERE job.instance_id = $3 AND job.ended IS NULL AND job.queued = 1 AND job.operation = 'Backup'))`)
 		if err != nil {
 			return err
 		}
 		defer set.Close()
-		for _, p := range plans {
-			if _, err := set.ExecContext(ctx, stamp(p.Next), stampOrNull(p.Slot), p.ID); err != nil {
+		add, err := tx.PrepareContext(ctx, putJobSQL)
+		if err != nil {
+			return err
+		}
+		defer add.Close()
+		for n := range plans {
+			p := &plans[n]
+			r, err := set.ExecContext(ctx, stamp(p.Next), stampOrNull(p.Slot), p.ID)
+			if err != nil {
 				return err
 			}
+			written, err := r.RowsAffected()
+			if err != nil {
+				return err
+			}
+			if written == 0 {
+				p.Job = nil
+			}
 			if p.Job != nil {
-				if err := putJob(ctx, tx, *p.Job); err != nil {
+				row, err := jobRow(*p.Job)
+				if err != nil {
+					return err
+				}
+				if _, err := add.ExecContext(ctx, row...); err != nil {
 					return err
 				}
 			}
 		}
-		if also == nil {
-			return nil
-		}
-		return also(tx)
+		return nil
 	})
 }
 
@@ -188,14 +208,19 @@ func (c *Catalog) Purgeable(ctx context.Context, now time.Time) ([]resource.Inst
 	return c.instances(ctx, `SELECT body FROM instance WHERE purge <= $1 ORDER BY purge, id`, stamp(now))
 }
 
-// decodeSince reads when the schedule began to hold for an instance.
-func decodeSince(body string) (time.Time, error) {
-	var i struct{ Since, Created time.Time }
+// read takes what no column holds out of the body of an instance.
+func (p *Planned) read(body string) error {
+	var i struct {
+		Name, FriendlyName string
+		DiskID             resource.ID
+		Since, Created     time.Time
+	}
 	if err := json.Unmarshal([]byte(body), &i); err != nil {
-		return time.Time{}, err
+		return err
 	}
-	if i.Since.IsZero() {
-		return i.Created, nil
+	p.Name, p.DiskID, p.Since = cmp.Or(i.FriendlyName, i.Name), i.DiskID, i.Since
+	if p.Since.IsZero() {
+		p.Since = i.Created
 	}
-	return i.Since, nil
+	return nil
 }

@@ -18,17 +18,27 @@ func (c *Catalog) PutJob(ctx context.Context, j resource.Job) error {
 }
 
 func putJob(ctx context.Context, tx *sql.Tx, j resource.Job) error {
-	progress, err := encode(j.Detail)
+	row, err := jobRow(j)
 	if err != nil {
 		return err
+	}
+	_, err = tx.ExecContext(ctx, putJobSQL, row...)
+	return err
+}
+
+// jobRow gives the arguments of putJobSQL.
+func jobRow(j resource.Job) ([]any, error) {
+	progress, err := encode(j.Detail)
+	if err != nil {
+		return nil, err
 	}
 	failure, err := encode(j.Error)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	record, err := encode(j.Record)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var result any
 	if len(j.Result) > 0 {
@@ -36,25 +46,28 @@ func putJob(ctx context.Context, tx *sql.Tx, j resource.Job) error {
 	}
 	extra, err := json.Marshal(jobExtra{j.Policy, j.DiskID, j.Tag, j.Point, j.PointAt, j.Target, j.Caller, j.Activity, j.Retry, j.Site, j.Slot, j.Reason, j.Request})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	queued := 0
 	if len(j.Request) > 0 {
 		queued = 1
 	}
-	_, err = tx.ExecContext(ctx, `INSERT INTO job (id, instance_id, instance, operation, trigger_by, status, created, started, ended, done, total, progress, error, record, result,
+	return []any{
+		j.ID, j.InstanceID, j.Instance, j.Operation, j.Trigger, string(j.Status), stamp(j.Created), stampOrNull(j.Start), stampOrNull(j.End),
+		j.Progress.Done, j.Progress.Total, progress, failure, record, result,
+		vaultKey(j.Vault), j.DiskID.Key(), j.Host, queued, stamp(time.Now()), string(extra), j.Attempt,
+	}, nil
+}
+
+// A row that another process has taken over stays as that one wrote it.
+const putJobSQL = `INSERT INTO job (id, instance_id, instance, operation, trigger_by, status, created, started, ended, done, total, progress, error, record, result,
 			vault, disk, host, queued, beat, extra, attempt)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
 		ON CONFLICT (id) DO UPDATE SET instance_id = excluded.instance_id, instance = excluded.instance, status = excluded.status,
 			started = excluded.started, ended = excluded.ended, done = excluded.done, total = excluded.total,
 			progress = excluded.progress, error = excluded.error, record = excluded.record, result = excluded.result,
 			vault = excluded.vault, disk = excluded.disk, host = excluded.host, beat = excluded.beat, extra = excluded.extra
-		WHERE job.ended IS NULL AND job.host = excluded.host AND job.attempt = excluded.attempt`, // else another process has taken it over
-		j.ID, j.InstanceID, j.Instance, j.Operation, j.Trigger, string(j.Status), stamp(j.Created), stampOrNull(j.Start), stampOrNull(j.End),
-		j.Progress.Done, j.Progress.Total, progress, failure, record, result,
-		vaultKey(j.Vault), j.DiskID.Key(), j.Host, queued, stamp(time.Now()), string(extra), j.Attempt)
-	return err
-}
+		WHERE job.ended IS NULL AND job.host = excluded.host AND job.attempt = excluded.attempt`
 
 // jobExtra is what no query asks for.
 type jobExtra struct {

@@ -53,10 +53,10 @@ func expires(p store.Point) any {
 
 // good is 1 for a point that shows one point in time.
 func good(p store.Point) int {
-	if p.Consistency == store.Inconsistent {
-		return 0
+	if p.Consistency == store.CrashConsistent {
+		return 1
 	}
-	return 1
+	return 0
 }
 
 // fillPoints is a migration: it takes out of the bodies of points what became

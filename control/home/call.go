@@ -81,6 +81,41 @@ func (f Folder) Call(ctx context.Context, r Request, open func(context.Context) 
 	}
 }
 
+// Serve makes this process the owner of the folder, for as long as run takes:
+// it gets the service, and those of other processes' requests are done beside
+// it. If another process owns the folder Serve waits until that is done. run
+// should return when its context ends.
+func (f Folder) Serve(ctx context.Context, open func(context.Context) (Service, error), run func(context.Context, Service) error) (err error) {
+	var l *lock
+	for l == nil {
+		if l, err = f.tryLock(); err != nil {
+			return err
+		}
+		if l == nil {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}
+	defer l.release()
+	socket, err := f.listen()
+	if err != nil {
+		return trouble(err, "No socket can be made in the data folder %s.", f.path)
+	}
+	defer socket.close()
+	service, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, service.Close()) }()
+	h := newHost(service)
+	h.serve(socket)
+	defer h.leave(ctx)
+	return run(ctx, service)
+}
+
 // own does the request in this process, and those of others beside it.
 func (f Folder) own(ctx context.Context, l *lock, r Request, open func(context.Context) (Service, error), emit func(Event)) (result json.RawMessage, err error) {
 	defer l.release()

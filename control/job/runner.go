@@ -87,6 +87,13 @@ func (r *Run) Describe(instanceID, instance string) {
 	r.job.InstanceID, r.job.Instance = instanceID, instance
 }
 
+// Note adds to what the job's row says. Its progress comes from Follow.
+func (r *Run) Note(write func(*resource.Job)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	write(&r.job)
+}
+
 // Follow sets where the live progress of the job comes from. The function
 // must be safe to call until the work returns.
 func (r *Run) Follow(source func() resource.Progress) {

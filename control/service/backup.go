@@ -132,7 +132,7 @@ func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src
 	options := backup.Options{
 		Store: st, Source: src, Meter: run.Meter,
 		Point: store.Point{
-			Instance: i.ID, Name: i.Name, Disk: i.Disk, Vault: i.Vault, Policy: i.Policy, Trigger: resource.OnDemand,
+			Instance: i.ID, Name: i.Name, Disk: i.Disk, Vault: i.Vault, Policy: i.Policy, Trigger: r.trigger(),
 			RetentionTag: rule.Tag, Retention: string(rule.Duration),
 		},
 		Compression: store.Compression(r.Compression), FullScan: r.FullScan, AllowInconsistent: r.AllowInconsistent, AllowUnreadable: r.AllowUnreadable, AcceptReplaced: r.AcceptReplaced, LimitRate: r.LimitRate,

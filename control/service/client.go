@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"encoding/json"
+	"time"
 
 	"github.com/diskvault/diskvault/control/home"
 	"github.com/diskvault/diskvault/control/resource"
@@ -60,6 +61,30 @@ func (c Client) DeletePoints(ctx context.Context, r DeletePointsRequest) (Delete
 // Verify checks that recovery points can be restored.
 func (c Client) Verify(ctx context.Context, r VerifyRequest, e Events) (VerifyResult, error) {
 	return ask[VerifyResult](ctx, c, "verify", r, e)
+}
+
+// ConfirmRetention says that the rules are as they should be after the catalog
+// was rebuilt: from now on points expire again.
+func (c Client) ConfirmRetention(ctx context.Context) error {
+	_, err := ask[struct{}](ctx, c, "retention.confirm", struct{}{}, nil)
+	return err
+}
+
+// Serve owns the data folder until ctx ends: it runs queued jobs, carries out
+// schedules, and does the requests of other processes. up, which may be nil,
+// gets the service once it runs.
+func (c Client) Serve(ctx context.Context, o ServeOptions, grace time.Duration, up func(*Service)) error {
+	var s *Service
+	return c.Folder.Serve(ctx, func(ctx context.Context) (home.Service, error) {
+		var err error
+		s, err = Open(ctx, c.Folder, c.Options)
+		return s, err
+	}, func(ctx context.Context, _ home.Service) error {
+		if up != nil {
+			up(s)
+		}
+		return s.Serve(ctx, o, grace)
+	})
 }
 
 // Status tells what is protected and what failed.

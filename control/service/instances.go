@@ -71,9 +71,23 @@ func identity(i resource.Instance) (disk.Identity, error) {
 	return id, json.Unmarshal(i.Identity, &id)
 }
 
-// match finds the instance that a source belongs to; nil if it is not
-// protected yet.
+// match finds the instance that a source belongs to, in a state that lets it
+// be backed up; nil if it is not protected yet.
 func (s *Service) match(ctx context.Context, c call, r BackupRequest, src *disk.Source) (*resource.Instance, error) {
+	i, err := s.find(ctx, c, r, src)
+	if err == nil && i != nil {
+		err = backsUp(*i)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return i, nil
+}
+
+func (s *Service) find(ctx context.Context, c call, r BackupRequest, src *disk.Source) (*resource.Instance, error) {
+	if r.Instance != "" {
+		return s.matchID(ctx, r, src)
+	}
 	if r.Name != "" {
 		return s.matchName(ctx, c, r, src)
 	}
@@ -111,6 +125,30 @@ func (s *Service) match(ctx context.Context, c call, r BackupRequest, src *disk.
 func replaced(i resource.Instance, src *disk.Source, why string) error {
 	return problem.New(problem.SourceReplaced, "At %s there is now another disk than the one protected as %q: %s.", src.Path, i.Name, why).
 		With("instance", i.Name).With("disk", src.Path)
+}
+
+// matchID finds the instance that a queued job is for. Its disk is where its
+// resource says, and must still be the same one.
+func (s *Service) matchID(ctx context.Context, r BackupRequest, src *disk.Source) (*resource.Instance, error) {
+	found, err := s.catalog.InstancesNamed(ctx, r.Instance)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range found {
+		if i.ID != r.Instance {
+			continue
+		}
+		old, err := identity(i)
+		if err != nil {
+			return nil, err
+		}
+		if other, why := old.Contradicts(src.Identity); other && i.Disk == src.Path && !r.AcceptReplaced {
+			return nil, replaced(i, src, why)
+		}
+		i.Disk = src.Path
+		return &i, nil
+	}
+	return nil, problem.New(problem.InstanceNotFound, "The backup instance of the job is gone.").With("instance", r.Instance)
 }
 
 func (s *Service) matchName(ctx context.Context, c call, r BackupRequest, src *disk.Source) (*resource.Instance, error) {
@@ -156,7 +194,7 @@ func (s *Service) protect(ctx context.Context, c call, r BackupRequest, src *dis
 	}
 	name := r.Name
 	if name == "" {
-		if name, err = s.freeName(ctx, src.Path); err != nil {
+		if name, err = s.freeName(ctx, vault, src.Path); err != nil {
 			return i, made, err
 		}
 	}
@@ -248,8 +286,8 @@ func (s *Service) seal(ctx context.Context, st *store.Store, v resource.Vault, p
 	return st.PutRecord(ctx, recordInstance, i.ID, i)
 }
 
-// freeName makes a name that no instance has.
-func (s *Service) freeName(ctx context.Context, path string) (string, error) {
+// freeName makes a name that no instance has, and no deleted one of the vault.
+func (s *Service) freeName(ctx context.Context, v resource.Vault, path string) (string, error) {
 	names := resource.NameOf(path)
 	for n := 2; n < 10000; n++ {
 		names = append(names, fmt.Sprintf("%s-%d", names[0], n))
@@ -259,7 +297,11 @@ func (s *Service) freeName(ctx context.Context, path string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if len(found) == 0 {
+		_, none, err := s.known(ctx, v.Normal().ID.Child("backupInstances", name))
+		if err != nil {
+			return "", err
+		}
+		if len(found) == 0 && none {
 			return name, nil
 		}
 	}

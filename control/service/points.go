@@ -21,7 +21,7 @@ func (s *Service) points(ctx context.Context, c call, r PointsRequest) ([]resour
 		if err != nil {
 			return nil, err
 		}
-		return views(sel.points, map[string]string{sel.id: sel.store.URL()}, false, time.Now()), nil
+		return views(sel.points, map[string]string{sel.id: sel.store.URL()}, retention.State{Protection: resource.ProtectionConfigured}, time.Now()), nil
 	}
 	if err := s.syncPoints(ctx); err != nil {
 		return nil, err
@@ -51,17 +51,35 @@ func (s *Service) view(ctx context.Context, instanceID string) ([]resource.Recov
 	for _, row := range known {
 		urls[row.ID] = row.URL
 	}
-	return views(points, urls, paused != "", time.Now()), nil
+	state := retention.State{Protection: resource.ProtectionConfigured, Paused: paused != ""}
+	found, err := s.catalog.InstancesNamed(ctx, instanceID)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range found {
+		if i.ID == instanceID {
+			state = stateOf(i, paused != "")
+		}
+	}
+	return views(points, urls, state, time.Now()), nil
 }
 
-func views(points []catalog.Point, urls map[string]string, paused bool, now time.Time) []resource.RecoveryPoint {
+// stateOf is what holds for the points of an instance.
+func stateOf(i resource.Instance, paused bool) retention.State {
+	st := retention.State{Protection: i.State, Paused: paused}
+	if i.Deletion != nil {
+		st.Purge = i.Deletion.Purge
+	}
+	return st
+}
+
+func views(points []catalog.Point, urls map[string]string, state retention.State, now time.Time) []resource.RecoveryPoint {
 	var facts []retention.Point
 	for _, p := range points {
 		facts = append(facts, retention.Point{ID: p.ID, Created: p.Created, Time: p.Time, Tag: p.RetentionTag,
 			Duration: resource.Duration(p.Retention), Good: p.Consistency == store.CrashConsistent})
 	}
 	decisions := map[string]retention.Decision{}
-	state := retention.State{Protection: resource.ProtectionConfigured, Paused: paused}
 	for _, d := range retention.Decide(facts, state, now) {
 		decisions[d.ID] = d
 	}

@@ -29,6 +29,8 @@ type BackupRequest struct {
 	AllowInconsistent bool   `json:"allowInconsistent,omitempty"`
 	AllowUnreadable   bool   `json:"allowUnreadable,omitempty"`
 	AcceptReplaced    bool   `json:"acceptReplaced,omitempty"`
+	Instance          string `json:"instance,omitempty"`  // ID of the instance, where that is known already
+	Trigger           string `json:"trigger,omitempty"`   // empty: OnDemand
 	LimitRate         int64  `json:"limitRate,omitempty"` // bytes per second; 0: none
 	// StallBudget is how long the writers of the disk may be held up by its
 	// capture, in nanoseconds; 0: a second.
@@ -36,6 +38,13 @@ type BackupRequest struct {
 	// FullReadDays is after how many days all of a disk is read again although its
 	// changes are tracked; 0: 30.
 	FullReadDays int `json:"fullReadDays,omitempty"`
+}
+
+func (r BackupRequest) trigger() string {
+	if r.Trigger == "" {
+		return resource.OnDemand
+	}
+	return r.Trigger
 }
 
 // BackupResult tells what a backup did.

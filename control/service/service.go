@@ -8,6 +8,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,9 @@ type Options struct {
 	// Brief is for a process that only looks something up: it takes no
 	// jobs, since it would have to stay until they are done.
 	Brief bool
+	// Catalog is the URL of a PostgreSQL database that several hosts share;
+	// empty: the file in the data folder.
+	Catalog string
 }
 
 // Service does the requests of a data folder, whose owner the process must be.
@@ -44,13 +48,21 @@ type Service struct {
 	catalog    *catalog.Catalog
 	catalogErr error
 	jobs       *job.Runner
+
+	serving sync.Mutex  // guards engine
+	engine  *job.Engine // of a server; nil: nobody runs jobs that nobody waits for
+
+	background sync.WaitGroup // what goes on after the answer to its request
+	life       context.Context
+	end        context.CancelFunc
 }
 
 // Open starts the service of a folder. A damaged catalog does not keep it from
 // starting, since the remedy is one of the requests.
 func Open(ctx context.Context, f home.Folder, o Options) (*Service, error) {
 	s := &Service{folder: f, options: o, stores: newStores(f)}
-	s.catalog, s.catalogErr = catalog.Open(ctx, f.Catalog())
+	s.life, s.end = context.WithCancel(context.WithoutCancel(ctx))
+	s.catalog, s.catalogErr = catalog.Open(ctx, cmp.Or(o.Catalog, f.Catalog()))
 	if s.catalogErr == nil {
 		s.jobs, s.catalogErr = job.NewRunner(ctx, s.catalog, o.Jobs)
 	}
@@ -75,6 +87,8 @@ func (s *Service) Leave() {
 
 // Close implements home.Service.
 func (s *Service) Close() error {
+	s.end()
+	s.background.Wait()
 	err := s.stores.close()
 	if s.catalog != nil {
 		err = errors.Join(err, s.catalog.Close())
@@ -125,6 +139,7 @@ var operations = map[string]struct {
 	"verify":                {typed((*Service).verify), true, false},
 	"status":                {typed((*Service).status), false, false},
 	"jobs":                  {typed((*Service).listJobs), false, false},
+	"retention.confirm":     {typed((*Service).confirmRetention), false, false},
 	"store.create":          {typed((*Service).createStore), false, false},
 	"store.show":            {typed((*Service).showStore), false, false},
 	"store.check":           {typed((*Service).checkStore), true, false},

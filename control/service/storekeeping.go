@@ -229,6 +229,14 @@ func instanceOf(p store.Point, storeID string) resource.Instance {
 
 // replaceCatalog sets the damaged catalog aside and opens a new one.
 func (s *Service) replaceCatalog(ctx context.Context) (aside string, err error) {
+	if s.options.Catalog != "" {
+		// A server's database is filled again as it is; one that cannot be
+		// used is mended by the server's own means.
+		if s.jobs != nil {
+			s.catalogErr = nil
+		}
+		return "", s.catalogErr
+	}
 	if s.catalog != nil {
 		if err := s.catalog.Close(); err != nil && !problem.Is(err, problem.CatalogDamaged) {
 			return "", err
