@@ -1,0 +1,15 @@
+//go:build !weak
+
+package store
+
+// The guards of what docs/design/concurrency.md describes. They are up, always. In
+// the build with the tag weak, which is for tests alone, the simulation takes
+// down one at a time, and must then find a point that is damaged.
+const (
+	guardBase      = true // a writer makes sure that its base is kept
+	guardCondemned = true // a writer keeps clear of condemned packs
+	guardFence     = true // a session that is given up cannot commit
+	guardReview    = true // a collector marks again before it decides
+	guardEnded     = true // sessions that ended stay while packs are condemned
+	guardList      = true // a decision is void once its list is gone
+)
