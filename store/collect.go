@@ -210,8 +210,11 @@ func (c *collector) condemn(ctx context.Context, number int) (list bucket.Object
 			doc.Moved = append(doc.Moved, id)
 		}
 	}
+	if err := c.forget(ctx, m, &doc); err != nil {
+		return list, err
+	}
 	c.report.Condemned = doc.share(c.sizes)
-	if c.report.Condemned.Packs == 0 && len(doc.Moved) == 0 {
+	if doc.empty() {
 		return list, c.tidy(ctx)
 	}
 	_, err = s.putDocument(ctx, condemnedKey(number), seal.Condemned, listID(number), doc)
@@ -220,6 +223,21 @@ func (c *collector) condemn(ctx context.Context, number int) (list bucket.Object
 	}
 	// If somebody else was faster, theirs is the list.
 	return s.bucket.Stat(ctx, condemnedKey(number))
+}
+
+// forget adds the packs that are noted as damaged, are gone, and that nothing
+// refers to: every index must forget them before the notes may go.
+func (c *collector) forget(ctx context.Context, m *marking, doc *condemnedList) error {
+	damaged, err := c.store.damagedPacks(ctx)
+	if err != nil {
+		return err
+	}
+	for id := range damaged {
+		if _, there := c.sizes[id]; !there && m.packs[id] == nil {
+			doc.add(seal.DataPack, id)
+		}
+	}
+	return nil
 }
 
 // list notes which packs there are.
@@ -377,7 +395,7 @@ func (c *collector) behind(ctx context.Context, number int) (string, error) {
 		if o.damage == nil && (!o.writes() || o.CollectEpoch >= number) {
 			continue
 		}
-		if now.Sub(o.renewed) < fenceAfter {
+		if now.Sub(o.renewed) < fenceAfter && !s.dead(&o) {
 			waiting = fmt.Sprintf("A run on %s (process %d) that began at %s must first learn what is condemned.", o.Host, o.PID, o.Started.Format(time.RFC3339))
 			if o.damage != nil {
 				waiting = fmt.Sprintf("The session %s cannot be read, so whoever it belongs to may be at work.", o.ID)
@@ -394,6 +412,9 @@ func (c *collector) behind(ctx context.Context, number int) (string, error) {
 // fence forbids a session to commit. If it has committed already its point
 // stays.
 func (s *Store) fence(ctx context.Context, id ID, reason string) error {
+	if !guardFence {
+		return nil
+	}
 	doc := pointDocument{Point: Point{ID: id.String()}, Fence: &fence{By: "collect", Time: time.Now().UTC(), Reason: reason}}
 	_, err := s.putDocument(ctx, pointKey(id), seal.Point, id, doc)
 	if errors.Is(err, bucket.ErrExists) {
@@ -414,6 +435,9 @@ func (c *collector) decide(ctx context.Context, number int, doc condemnedList) (
 	roots, err := s.roots(ctx, known)
 	if err != nil {
 		return decision, false, err
+	}
+	if !guardReview {
+		roots.images, roots.pins = nil, nil
 	}
 	m, err := c.mark(ctx, phaseReview, roots, map[pack.ID]bool{})
 	if err != nil {
@@ -441,9 +465,9 @@ func (c *collector) decide(ctx context.Context, number int, doc condemnedList) (
 	}
 	// If the list is gone the collection was through before this decision,
 	// which then is about packs that may be in use again.
-	if _, err := s.bucket.Stat(ctx, condemnedKey(number)); isMissing(err) {
+	if _, err := s.bucket.Stat(ctx, condemnedKey(number)); guardList && isMissing(err) {
 		return decision, true, nil
-	} else if err != nil {
+	} else if err != nil && !isMissing(err) {
 		return decision, false, err
 	}
 	return decision, false, nil

@@ -10,8 +10,8 @@ import (
 // was last up to date, whoever ran them. The session of whoever asks must be
 // there: no later sweep passes it by.
 func (s *Store) syncIndex(ctx context.Context) error {
-	s.syncing.Lock()
-	defer s.syncing.Unlock()
+	s.syncing.take()
+	defer s.syncing.give()
 	l, err := s.condemnedLists(ctx)
 	if err != nil {
 		return err

@@ -23,7 +23,7 @@ type packer struct {
 	full   chan *pack.Builder // the queue between the stages cpu and put
 	puts   sync.WaitGroup     // the workers
 
-	mu   sync.Mutex    // held to reserve room, which is quick, or to wait for a buffer
+	mu   turn          // held to reserve room, which is quick, or to wait for a buffer
 	open *pack.Builder // guarded by mu
 
 	pending sync.WaitGroup // packs begun and not yet put
@@ -32,7 +32,7 @@ type packer struct {
 // newPacker starts a packer with buffers of the given size and number, of
 // which puts may be put at a time.
 func newPacker(w *Writer, kind seal.Kind, size, buffers, puts int, stage *meter.Stage) *packer {
-	p := &packer{writer: w, kind: kind, free: make(chan []byte, buffers), full: make(chan *pack.Builder, max(1, buffers-1-puts))}
+	p := &packer{writer: w, kind: kind, mu: newTurn(), free: make(chan []byte, buffers), full: make(chan *pack.Builder, max(1, buffers-1-puts))}
 	for range buffers {
 		p.free <- w.store.buffers.get(size)
 	}
@@ -60,12 +60,12 @@ func (p *packer) add(ctx context.Context, worker *meter.Worker, encrypt *meter.T
 }
 
 func (p *packer) reserve(ctx context.Context, worker *meter.Worker, n int, hashes []block.Hash) (pack.Slot, error) {
-	if !p.mu.TryLock() {
+	if !p.mu.try() {
 		worker.Enter(meter.Backpressured)
-		p.mu.Lock()
+		p.mu.take()
 		worker.Enter(meter.Work)
 	}
-	defer p.mu.Unlock()
+	defer p.mu.give()
 	for {
 		if p.open == nil {
 			if err := p.begin(ctx, worker); err != nil {
@@ -126,8 +126,8 @@ func (p *packer) handOver(ctx context.Context, worker *meter.Worker) error {
 // stable storage. Nothing may be added meanwhile but by other goroutines'
 // own packs, for which it may wait too.
 func (p *packer) flush(ctx context.Context, worker *meter.Worker) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.mu.take()
+	defer p.mu.give()
 	if p.open != nil {
 		if err := p.handOver(ctx, worker); err != nil {
 			return err
@@ -196,13 +196,13 @@ func (p *packer) store(ctx context.Context, b *pack.Builder) error {
 // close ends the workers and gives the buffers back. Nothing may be added any
 // more.
 func (p *packer) close() {
-	p.mu.Lock()
+	p.mu.take()
 	if p.open != nil { // an unfinished run: what is not put is not needed
 		p.free <- p.open.Buffer()
 		p.pending.Done()
 		p.open = nil
 	}
-	p.mu.Unlock()
+	p.mu.give()
 	close(p.full)
 	p.puts.Wait()
 	close(p.free)

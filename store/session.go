@@ -43,6 +43,7 @@ type sessionDocument struct {
 	ID       ID        `json:"id"`
 	Task     task      `json:"task"`
 	Host     string    `json:"host"`
+	Owner    ID        `json:"owner"` // ID of the folder with the local index; see readOwner
 	PID      int       `json:"pid"`
 	Started  time.Time `json:"started"` // this and the next by the writer's clock
 	Renewed  time.Time `json:"renewed"`
@@ -72,7 +73,7 @@ const (
 // work. It is renewed until halt or end.
 type session struct {
 	store *Store
-	mu    sync.Mutex // held while a renewal is put
+	mu    turn // held while a renewal is put
 	doc   sessionDocument
 	last  int           // number of the newest object; guarded by mu
 	at    time.Time     // when it was put, by this machine's clock; guarded by mu
@@ -101,6 +102,17 @@ func (l *liveSessions) set(x *session, alive bool) {
 	}
 }
 
+func (l *liveSessions) has(id ID) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for x := range l.all {
+		if x.doc.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
 // nudge makes the sessions of this process renew at once, so that a collector
 // beside them need not wait for a minute.
 func (l *liveSessions) nudge() {
@@ -117,14 +129,14 @@ func (l *liveSessions) nudge() {
 // beginSession puts the session. heed may be nil; if not, the condemned lists
 // that the session heeds are those that were there after it was put.
 func (s *Store) beginSession(ctx context.Context, doc sessionDocument, heed *clearance) (*session, error) {
-	doc.Host, _ = os.Hostname() // empty is as good: it only tells people where to look
-	doc.PID, doc.Started = os.Getpid(), time.Now().UTC()
-	x := &session{store: s, heed: heed, nudge: make(chan struct{}, 1), done: make(chan struct{}), doc: doc}
+	doc.Host, doc.Owner, doc.PID, doc.Started = s.host, s.owner, os.Getpid(), time.Now().UTC()
+	x := &session{store: s, mu: newTurn(), heed: heed, nudge: make(chan struct{}, 1), done: make(chan struct{}), doc: doc}
+	s.live.set(x, true) // first: one that is not live may be held to be dead
 	if err := x.begin(ctx); err != nil {
+		s.live.set(x, false)
 		return nil, err
 	}
 	ctx, x.stop = context.WithCancel(ctx)
-	s.live.set(x, true)
 	go x.renew(ctx)
 	return x, nil
 }
@@ -163,8 +175,8 @@ func (x *session) renew(ctx context.Context) {
 
 // put writes the session under the next number and removes the one before.
 func (x *session) put(ctx context.Context) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.mu.take()
+	defer x.mu.give()
 	if x.heed != nil && !x.doc.Ended {
 		epoch, pins, err := x.heed.acknowledge(ctx)
 		if err != nil {
@@ -185,16 +197,16 @@ func (x *session) put(ctx context.Context) error {
 }
 
 func (x *session) checkpoint(ctx context.Context, c checkpoint) error {
-	x.mu.Lock()
+	x.mu.take()
 	x.doc.Checkpoint = &c
-	x.mu.Unlock()
+	x.mu.give()
 	return x.put(ctx)
 }
 
 // stands fails with SessionFenced if the session was removed by somebody else.
 func (x *session) stands(ctx context.Context) error {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.mu.take()
+	defer x.mu.give()
 	_, err := x.store.bucket.Stat(ctx, sessionKey(x.doc.ID, x.last))
 	if isMissing(err) {
 		return x.store.fenced(err)
@@ -204,8 +216,8 @@ func (x *session) stands(ctx context.Context) error {
 
 // now is the time by the store's clock.
 func (x *session) now(ctx context.Context) (time.Time, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
+	x.mu.take()
+	defer x.mu.give()
 	o, err := x.store.bucket.Stat(ctx, sessionKey(x.doc.ID, x.last))
 	if isMissing(err) {
 		return time.Time{}, x.store.fenced(err)
@@ -230,10 +242,10 @@ func (x *session) end(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if len(lists.pending) > 0 {
-			x.mu.Lock()
+		if guardEnded && len(lists.pending) > 0 {
+			x.mu.take()
 			x.doc.Ended, x.doc.Checkpoint = true, nil
-			x.mu.Unlock()
+			x.mu.give()
 			return x.put(ctx)
 		}
 	}
@@ -360,9 +372,8 @@ func (s *Store) forgetUnfinished(ctx context.Context, instance string) error {
 	if err != nil {
 		return err
 	}
-	host, _ := os.Hostname()
 	for _, o := range all {
-		if o.Instance == instance && o.Host == host && o.writes() {
+		if o.Instance == instance && o.Host == s.host && o.writes() {
 			err = errors.Join(err, s.deleteSession(ctx, o.ID))
 		}
 	}

@@ -14,15 +14,17 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"iter"
+	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/store/bucket"
 	"github.com/diskvault/diskvault/store/internal/block"
 	"github.com/diskvault/diskvault/store/internal/index"
+	"github.com/diskvault/diskvault/store/internal/pack"
 	"github.com/diskvault/diskvault/store/internal/seal"
 )
 
@@ -34,18 +36,34 @@ type Store struct {
 	identity  [32]byte // the realm's identity key
 	blockSize int
 	epochs    map[uint32][32]byte
-	epoch     uint32       // the newest, for new objects
-	index     *index.Index // nil: opened for reading only
+	epoch     uint32     // the newest, for new objects
+	index     blockIndex // nil: opened for reading only
 	indexDir  string
+	host      string // as sessions tell it; empty is as good
+	owner     ID     // of the folder with the index; see readOwner
 	keys      *packKeys
 	frames    *frameCache
 	moves     moves
 	live      liveSessions
-	syncing   sync.Mutex // held while the index learns what was swept
+	syncing   turn // held while the index learns what was swept
 	buffers   buffers
 	packLimit int // size of a full data pack, in bytes
 	nodeLimit int // and of a full metadata pack
 	notices   []string
+}
+
+// blockIndex is what the store needs of its local index; index.Index tells what
+// each method promises.
+type blockIndex interface {
+	Lookup(h Root) (pack.Place, bool, error)
+	Add(id pack.ID, entries []index.Entry) error
+	Forget(id pack.ID) error
+	Packs() iter.Seq2[pack.ID, error]
+	Epoch() (uint64, error)
+	SetEpoch(epoch uint64) error
+	Sweep(ctx context.Context) (removed int64, err error)
+	Load() (*index.Loader, error)
+	Close() error
 }
 
 // CreateOptions are the choices made once for a store. The zero value is good.
@@ -210,7 +228,8 @@ func Open(ctx context.Context, b bucket.Bucket, k Key, o OpenOptions) (*Store, e
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{bucket: b, header: h, root: root, epochs: map[uint32][32]byte{}, keys: newPackKeys(), frames: newFrameCache(), notices: o.Notices}
+	s := &Store{bucket: b, header: h, root: root, epochs: map[uint32][32]byte{}, keys: newPackKeys(), frames: newFrameCache(), notices: o.Notices, syncing: newTurn()}
+	s.host, _ = os.Hostname()
 	s.packLimit, s.nodeLimit = objectPackSize, metadataSize
 	if s.onFiles() {
 		s.packLimit = filePackSize
@@ -224,6 +243,9 @@ func Open(ctx context.Context, b bucket.Bucket, k Key, o OpenOptions) (*Store, e
 	if o.CacheDir != "" {
 		if err := s.openIndex(filepath.Join(o.CacheDir, h.StoreID.String(), "index")); err != nil {
 			return nil, err
+		}
+		if s.owner, err = readOwner(filepath.Join(o.CacheDir, h.StoreID.String())); err != nil {
+			return nil, errors.Join(err, s.index.Close())
 		}
 	}
 	return s, nil
@@ -284,8 +306,12 @@ func (s *Store) openIndex(dir string) error {
 			x, err = index.Open(dir, options)
 		}
 	}
+	if err != nil {
+		s.index = nil
+		return err
+	}
 	s.index, s.indexDir = x, dir
-	return err
+	return nil
 }
 
 // indexMemory bounds the memory of the index, in bytes; a small one takes

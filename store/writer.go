@@ -134,7 +134,7 @@ func (w *Writer) settle(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if !kept {
+		if guardBase && !kept {
 			return ErrBaseGone
 		}
 	}
