@@ -32,7 +32,7 @@ type bench struct {
 }
 
 // systemRows does the rows of the system disk. The order within a round is
-// full, unchanged, restore, changed; a row that others need is done even if it
+// full, unchanged, restore, copy, changed; a row that others need is done even if it
 // was not asked for. Within each step every tool has its turn before the next
 // step begins, so that a slow minute of the machine falls on all of them.
 func (b *bench) systemRows(ctx context.Context, d dataset, wanted map[string]bool) error {
@@ -81,6 +81,11 @@ func (b *bench) systemRound(ctx context.Context, folder string, d dataset, wante
 	}
 	if wanted[rowRestore] {
 		if err := b.restores(ctx, folder, s, archives); err != nil {
+			return err
+		}
+	}
+	if wanted[rowCopy] {
+		if err := b.copies(ctx, folder, archives); err != nil {
 			return err
 		}
 	}

@@ -62,6 +62,7 @@ func comparisons(r *results, peers []string) []verdict {
 	bounded(rowDatabase, diskvaultDefault, "stored for the updated pages", storedMiB, 110)
 	against(rowSpread, diskvaultDefault, rowAlone, diskvaultDefault, "time", seconds, wall, 1.3)
 	bounded(rowSpread, diskvaultDefault, "peak memory", peakMiB, 256)
+	against(rowCopy, diskvaultDefault, rowFull, diskvaultDefault, "time", seconds, wall, 0.60)
 	against(rowTracked, diskvaultDefault, rowTracked, kopiaZstd, "time", seconds, wall, 0.25)
 	against(rowTenfold, diskvaultDefault, rowTracked, diskvaultDefault, "time", seconds, wall, 1.5)
 	bounded(rowTracked, diskvaultDefault, "read, with 256 MiB changed", readMiB, 1.1*trackedPieces)

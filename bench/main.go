@@ -25,6 +25,7 @@ rows:
   unchanged   the same again, everything read
   changed     after an update of about 370 MiB, everything read
   restore     the whole disk, compared byte by byte afterwards
+  copy        its store to a second one, and again with nothing to do
   database    what 1 % of updated pages add to the store
   sparse      1 GiB of data spread over 4 TiB, against that 1 GiB alone
   tracked     256 MiB changed in a 6 GiB disk, only those read; --work on XFS or btrfs
@@ -34,7 +35,8 @@ rows:
 flags:
 `
 
-// systemRowNames are the rows that share the system disk.
+// systemRowNames are the rows that share the system disk, beside copy, which
+// the peers do not have.
 var systemRowNames = []string{rowFull, rowUnchanged, rowRestore, rowChanged}
 
 type options struct {
@@ -107,7 +109,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	switch {
 	case flags.NArg() > 0:
 		return o, fmt.Errorf("one row at a time; %q is left over", flags.Args())
-	case !strings.Contains(" full unchanged changed restore database sparse tracked all data ", " "+o.row+" "):
+	case !strings.Contains(" full unchanged changed restore copy database sparse tracked all data ", " "+o.row+" "):
 		return o, fmt.Errorf("there is no row %q; see go run ./bench -h", o.row)
 	case o.rounds < 1:
 		return o, fmt.Errorf("--rounds %d: at least one is needed", o.rounds)
@@ -198,7 +200,7 @@ func run(ctx context.Context, o options, stdout io.Writer) (err error) {
 // do runs the rows and returns the datasets that they used.
 func (b *bench) do(ctx context.Context, row string, d datasets) (used []dataset, err error) {
 	wanted := map[string]bool{}
-	for _, name := range systemRowNames {
+	for _, name := range append([]string{rowCopy}, systemRowNames...) {
 		if row == name || row == "all" {
 			wanted[name] = true
 		}
