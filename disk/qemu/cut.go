@@ -69,13 +69,19 @@ type CutOptions struct {
 }
 
 // Cut takes one point in time of some disks: of all of them at the same moment.
-// It waits for an earlier Cut of this Machine to end. Errors are problems, such
+// It waits for an earlier Cut of the machine by this process to end. Errors are problems, such
 // as MachineFailed; then the machine is as it was before.
 func (m *Machine) Cut(ctx context.Context, o CutOptions, disks ...Disk) (*Cut, error) {
 	if o.FreezeLimit <= 0 {
 		o.FreezeLimit = 10 * time.Second
 	}
-	m.cutting.Lock()
+	select {
+	case m.cutting <- struct{}{}:
+	case <-m.monitor.done:
+		return nil, m.failed(m.monitor.ended(), "ended before a point in time was taken")
+	case <-ctx.Done():
+		return nil, problem.From(context.Cause(ctx))
+	}
 	c, err := m.cut(ctx, o, disks)
 	if err != nil {
 		err = m.failed(err, "did not let a point in time be taken")
@@ -83,7 +89,7 @@ func (m *Machine) Cut(ctx context.Context, o CutOptions, disks ...Disk) (*Cut, e
 		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
 		defer cancel()
 		err = errors.Join(err, c.undo(after))
-		m.cutting.Unlock()
+		<-m.cutting
 		return nil, err
 	}
 	return c, nil
@@ -340,7 +346,7 @@ func (s *Slice) Settle(ctx context.Context, success bool) error {
 		err = errors.Join(err, c.machine.failed(c.machine.settle(ctx, s, success), "did not settle its record of changes"))
 	}
 	if c.unsettled--; c.unsettled == 0 {
-		c.machine.cutting.Unlock()
+		<-c.machine.cutting
 	}
 	return err
 }

@@ -21,25 +21,76 @@ import (
 // Machine is a running QEMU, reached through its monitor. Close it. One Cut at
 // a time is taken of it; the methods are safe for concurrent use.
 type Machine struct {
-	address  Address
+	*link
+	address Address
+	closing sync.Once
+}
+
+// link is the connection to a machine. A monitor serves one client at a time, so
+// all of this process share it: the disks of a machine can be looked at while
+// one of them is backed up, and wait for each other instead of failing.
+type link struct {
 	monitor  *monitor
 	process  int // 0 if it cannot be known
 	commands map[string]bool
 	version  int // the major one
 
-	cutting sync.Mutex // held by the Cut that is open
+	cutting chan struct{} // holds an element while a Cut is open
+	users   int           // Machines; guarded by links.mu
 }
+
+// links are the connections of this process, by socket. One that is being made
+// is waited for.
+var links = struct {
+	mu     sync.Mutex
+	open   map[string]*link
+	making map[string]chan struct{}
+}{open: map[string]*link{}, making: map[string]chan struct{}{}}
 
 // Open connects to a machine. Errors are problems: SourceNotFound if nothing
 // listens, SourcePermissionDenied, MachineBusy if another program is connected
 // to the monitor, MachineManaged if the machine belongs to libvirt,
 // MachineFailed for all else.
 func Open(ctx context.Context, a Address) (*Machine, error) {
+	for {
+		links.mu.Lock()
+		if l := links.open[a.Socket]; l != nil && l.monitor.ended() == nil {
+			l.users++
+			links.mu.Unlock()
+			return &Machine{link: l, address: a}, nil
+		}
+		made := links.making[a.Socket]
+		if made == nil {
+			break
+		}
+		links.mu.Unlock()
+		select {
+		case <-made:
+		case <-ctx.Done():
+			return nil, problem.From(context.Cause(ctx))
+		}
+	}
+	made := make(chan struct{})
+	links.making[a.Socket] = made
+	links.mu.Unlock()
+	m, err := connect(ctx, a)
+	links.mu.Lock()
+	defer links.mu.Unlock()
+	if err == nil {
+		m.users = 1
+		links.open[a.Socket] = m.link
+	}
+	delete(links.making, a.Socket)
+	close(made)
+	return m, err
+}
+
+func connect(ctx context.Context, a Address) (*Machine, error) {
 	mon, err := dialMonitor(ctx, a.Socket)
 	if err != nil {
 		return nil, dialProblem(err, a)
 	}
-	m := &Machine{address: a, monitor: mon, process: peer(mon.conn)}
+	m := &Machine{link: &link{monitor: mon, process: peer(mon.conn), cutting: make(chan struct{}, 1)}, address: a}
 	if err := m.look(ctx); err != nil {
 		mon.close()
 		return nil, err
@@ -117,10 +168,20 @@ func (m *Machine) look(ctx context.Context) error {
 	return nil
 }
 
-// Close gives the connection back. A Cut that is open is not ended by it, but
-// cleared away by the next run.
+// Close gives the connection back, once nobody else in this process uses it. A
+// Cut that is open is not ended by it, but cleared away by the next run.
 func (m *Machine) Close() error {
-	m.monitor.close()
+	m.closing.Do(func() {
+		links.mu.Lock()
+		defer links.mu.Unlock()
+		if m.users--; m.users > 0 {
+			return
+		}
+		if links.open[m.address.Socket] == m.link {
+			delete(links.open, m.address.Socket)
+		}
+		m.monitor.close()
+	})
 	return nil
 }
 

@@ -219,6 +219,59 @@ func TestOwnServerIsFound(t *testing.T) {
 	disktest.Run(t, "nbdinfo", "nbd+unix:///live0?socket="+p.NBD)
 }
 
+// Within a process the disks of a machine wait for each other.
+func TestTwoBackupsOfOneMachine(t *testing.T) {
+	folder := qemutest.Folder(t)
+	for n := range 2 {
+		qemutest.Image(t, folder, "raw", 1<<20, n)
+	}
+	p := qemutest.Daemon(t, folder, "raw", true, 2)
+	first, second := open(t, p), open(t, p)
+	cut, err := first.Cut(ctx, CutOptions{}, mustDisk(t, first, "disk0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := mustDisk(t, second, "disk1") // can be looked at meanwhile
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	if _, err := second.Cut(short, CutOptions{}, d); err == nil {
+		t.Fatal("two cuts of one machine are open")
+	}
+	got := make(chan error)
+	go func() {
+		other, err := second.Cut(ctx, CutOptions{}, d)
+		if err == nil {
+			err = other.Slices[0].Settle(ctx, false)
+		}
+		got <- err
+	}()
+	select {
+	case err := <-got:
+		t.Errorf("it did not wait: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	if doubt := cut.Doubt(ctx); doubt != "" {
+		t.Error(doubt)
+	}
+	if err := cut.Slices[0].Settle(ctx, false); err != nil {
+		t.Error(err)
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
+	}
+	clean(t, first, folder, 0)
+	// The last one ends the connection, and closing twice is no second time.
+	first.Close()
+	first.Close()
+	if second.monitor.ended() != nil {
+		t.Error("the connection was closed under another user")
+	}
+	second.Close()
+	if second.monitor.ended() == nil {
+		t.Error("the connection is still open")
+	}
+}
+
 // A refused command is told apart from a machine that is gone.
 func TestCommands(t *testing.T) {
 	folder := qemutest.Folder(t)
