@@ -264,7 +264,11 @@ func TestKilledMachines(t *testing.T) {
 		m := open(t, p)
 		d := mustDisk(t, m, "disk0")
 		life := time.Duration(rand.Int64N(int64(40 * time.Millisecond)))
-		time.AfterFunc(life, p.Kill)
+		killed := make(chan struct{})
+		time.AfterFunc(life, func() {
+			p.Kill()
+			close(killed)
+		})
 		if cut, err := m.Cut(ctx, CutOptions{}, d); err == nil {
 			select {
 			case <-cut.Broken():
@@ -279,7 +283,7 @@ func TestKilledMachines(t *testing.T) {
 			}
 		}
 		m.Close()
-		p.Kill()
+		<-killed
 		_ = w.Stop() // its disk died under it
 		p.Start()
 		m = open(t, p)
