@@ -205,10 +205,7 @@ func (c *Cut) filter(ctx context.Context, o CutOptions) error {
 			return err
 		}
 	}
-	if err := m.transact(ctx, end...); err != nil {
-		return err
-	}
-	return nil
+	return m.transact(ctx, end...)
 }
 
 // stallLimit is how many seconds a write of the guest may wait for its old data
@@ -220,7 +217,7 @@ func reroute(name, to string) map[string]any {
 	return map[string]any{"driver": "raw", "node-name": name, "file": to, "discard": "unmap"}
 }
 
-// begin adds the new records, not persistent where the image cannot hold them.
+// begin adds the new records.
 func (c *Cut) begin(ctx context.Context) error {
 	var add []action
 	for _, s := range c.Slices {
@@ -234,11 +231,11 @@ func (c *Cut) begin(ctx context.Context) error {
 // be full, QEMU fails the guest's write; so there must be room for the worst.
 func (c *Cut) job(ctx context.Context, o CutOptions) error {
 	m := c.machine
+	if err := m.roomForAll(c.Slices); err != nil {
+		return err
+	}
 	var at []action
 	for n, s := range c.Slices {
-		if err := m.roomForAll(s.Disk); err != nil {
-			return err
-		}
 		if err := m.overlay(ctx, s.Disk, c.name(n, "file"), c.name(n, "snap")); err != nil {
 			return err
 		}

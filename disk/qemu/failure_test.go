@@ -115,6 +115,32 @@ func TestJobNeedsRoomForAll(t *testing.T) {
 	clean(t, m, folder, 0)
 }
 
+// Disks that fit one by one may not fit together.
+func TestJobsNeedRoomTogether(t *testing.T) {
+	folder := qemutest.Folder(t)
+	for n := range 2 {
+		qemutest.Image(t, folder, "qcow2", 20<<20, n)
+	}
+	p := qemutest.Daemon(t, folder, "qcow2", false, 2)
+	m, err := Open(ctx, Address{Socket: p.QMP, Fleece: small(t, "32m")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	one, other := mustDisk(t, m, "disk0"), mustDisk(t, m, "disk1")
+	if _, err = m.Cut(ctx, CutOptions{}, one, other); !problem.Is(err, problem.CaptureNoRoom) {
+		t.Errorf("both: %v", err)
+	}
+	cut, err := m.Cut(ctx, CutOptions{}, one)
+	if err != nil {
+		t.Fatalf("one: %v", err)
+	}
+	if err := cut.Slices[0].Settle(ctx, false); err != nil {
+		t.Error(err)
+	}
+	clean(t, m, folder, 0)
+}
+
 // Cut off anywhere, the machine is left as the next run can use it: that one
 // knows all that changed since the last good point, and clears away.
 func TestKilledRunsLoseNothing(t *testing.T) {

@@ -125,19 +125,25 @@ func noRoom(folder string, free, need int64) error {
 		With("free", free).With("needed", need).With("folder", folder)
 }
 
-// roomForAll refuses a disk whose fleece might not fit, were all of it
+// roomForAll refuses disks whose fleeces might not fit, were all of the disks
 // overwritten.
-func (m *Machine) roomForAll(d Disk) error {
-	folder, err := m.fleeceFolder(d)
-	if err != nil {
-		return err
+func (m *Machine) roomForAll(slices []*Slice) error {
+	needs := map[string]int64{}
+	for _, s := range slices {
+		folder, err := m.fleeceFolder(s.Disk)
+		if err != nil {
+			return err
+		}
+		needs[folder] += s.Size + s.Size/32 // the metadata of the overlay
 	}
-	free, reserve, err := room(folder)
-	if err != nil {
-		return err
-	}
-	if need := d.Size + d.Size/32 + reserve; free < need {
-		return noRoom(folder, free, need)
+	for folder, need := range needs {
+		free, reserve, err := room(folder)
+		if err != nil {
+			return err
+		}
+		if need += reserve; free < need {
+			return noRoom(folder, free, need)
+		}
 	}
 	return nil
 }
