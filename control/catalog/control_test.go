@@ -13,6 +13,7 @@ import (
 
 	"github.com/pressly/goose/v3"
 
+	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/control/resource"
 	"github.com/diskvault/diskvault/store"
 )
@@ -204,6 +205,37 @@ func backupDoesNotUndo(t *testing.T, c *Catalog) {
 	}
 }
 
+func TestADiskIsProtectedOnce(t *testing.T) { each(t, protectedOnce) }
+
+func protectedOnce(t *testing.T, c *Catalog) {
+	ctx := t.Context()
+	must(t, c.Rebuild(ctx, contents()))
+	add := func(id, name string, disk resource.ID, deleted bool) error {
+		_, err := c.ChangeInstance(ctx, id, func(*resource.Instance) (resource.Instance, error) {
+			i := resource.Instance{ID: id, Name: name, DiskID: disk, Vault: "default", Policy: "default", Store: "s1", Created: day}
+			if deleted {
+				i.Deletion = &resource.Deletion{Purge: day}
+			}
+			return i, nil
+		})
+		return err
+	}
+	must(t, add("a", "a", "/d", false))
+	if err := add("b", "b", "/D", false); !problem.Is(err, problem.DiskProtected) {
+		t.Errorf("the same disk again: %v", err)
+	}
+	if err := add("c", "A", "/e", false); !problem.Is(err, problem.DiskProtected) {
+		t.Errorf("the same name again: %v", err)
+	}
+	must(t, add("a", "a", "/d", true))
+	must(t, add("b", "b", "/D", false))
+	is, err := c.InstancesOf(ctx, "/d")
+	must(t, err)
+	if len(is) != 2 {
+		t.Errorf("%+v", is)
+	}
+}
+
 func TestVaultsAndPoliciesInUseStay(t *testing.T) { each(t, inUseStay) }
 
 func inUseStay(t *testing.T, c *Catalog) {
@@ -244,6 +276,44 @@ func audit(t *testing.T, c *Catalog) {
 		if got != want {
 			t.Errorf("%+v: %s, want %s", f, got, want)
 		}
+	}
+}
+
+// Two schedulers that look at the same time must not both take a slot.
+func TestOneJobForASlot(t *testing.T) { each(t, oneJobForASlot) }
+
+func oneJobForASlot(t *testing.T, c *Catalog) {
+	ctx := t.Context()
+	must(t, c.Rebuild(ctx, contents()))
+	plan := func(id string, slot time.Time) int {
+		p := []Plan{{ID: "i1", Slot: &slot, Next: slot.Add(time.Hour), Job: &resource.Job{ID: id, InstanceID: "i1", Operation: resource.OperationBackup,
+			Trigger: resource.Scheduled, Status: resource.Queued, Created: day, Request: []byte("{}")}}}
+		must(t, c.SetPlans(ctx, p))
+		if p[0].Job == nil {
+			return 0
+		}
+		return 1
+	}
+	next := day.Add(time.Hour)
+	if n := plan("a", day) + plan("b", day) + plan("c", next); n != 1 { // c: a backup waits already
+		t.Errorf("%d jobs, want 1", n)
+	}
+	jobs, err := c.Jobs(ctx, JobFilter{})
+	must(t, err)
+	if len(jobs) != 1 || jobs[0].ID != "a" {
+		t.Errorf("%+v", jobs)
+	}
+	j, mine, err := c.Claim(ctx, "a", 0, "h", day)
+	if err != nil || !mine {
+		t.Fatal(mine, err)
+	}
+	if _, mine, err := c.Claim(ctx, "a", 0, "g", day); err != nil || mine {
+		t.Errorf("claimed twice: %v", err)
+	}
+	j.Status, j.Start, j.End = resource.Completed, &day, &next
+	must(t, c.PutJob(ctx, j))
+	if n := plan("d", day) + plan("c", next); n != 1 {
+		t.Errorf("%d jobs after the first, want the one for the next slot", n)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 
+	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/control/resource"
 )
 
@@ -23,9 +24,11 @@ func (c *Catalog) PutInstance(ctx context.Context, i resource.Instance) error {
 	return err
 }
 
-// ChangeInstance is ChangeVault for an instance, which is named by its GUID.
+// ChangeInstance is ChangeVault for an instance, which is named by its GUID. A
+// second instance of a disk's resource, or of a name in its vault, is a
+// UserErrorDppDatasourceAlreadyProtected problem.
 func (c *Catalog) ChangeInstance(ctx context.Context, id string, do func(old *resource.Instance) (resource.Instance, error)) (resource.Instance, error) {
-	return change(ctx, c, `SELECT body FROM instance WHERE id = $1`, id, func(old *resource.Instance) (resource.Instance, error) {
+	i, err := change(ctx, c, `SELECT body FROM instance WHERE id = $1`, id, func(old *resource.Instance) (resource.Instance, error) {
 		if old != nil {
 			*old = old.Normal()
 		}
@@ -33,11 +36,15 @@ func (c *Catalog) ChangeInstance(ctx context.Context, id string, do func(old *re
 		return i.Normal(), err
 	}, func(ctx context.Context, tx *sql.Tx, i resource.Instance, was, body string) (sql.Result, error) {
 		if was == "" {
-			return addInstance(ctx, tx, i, body)
+			return addInstance(ctx, tx, i.ResourceID().Key(), i, body)
 		}
 		return tx.ExecContext(ctx, `UPDATE instance SET disk = $1, disk_key = $2, policy = $3, store = $4, state = $5, purge = $6, next_run = NULL, body = $7, snapshots = $8 WHERE id = $9 AND body = $10`,
 			i.Disk, i.DiskID.Key(), i.PolicyID().Key(), i.Store, string(i.State), purge(i), body, i.Snapshots.Key(), i.ID, was)
 	})
+	if twice(err) {
+		return i, problem.New(problem.DiskProtected, "The disk is protected already, or there is a backup instance of the same name.").With("instance", id)
+	}
+	return i, err
 }
 
 func purge(i resource.Instance) any {
@@ -47,17 +54,7 @@ func purge(i resource.Instance) any {
 	return stamp(i.Deletion.Purge)
 }
 
-// addInstance adds a row. Old data folders may hold names that differ by case
-// alone; the second of them gets a key of its own.
-func addInstance(ctx context.Context, tx *sql.Tx, i resource.Instance, body string) (sql.Result, error) {
-	key := i.ResourceID().Key()
-	taken := 0
-	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM instance WHERE key = $1 AND id <> $2`, key, i.ID).Scan(&taken); err != nil {
-		return nil, err
-	}
-	if taken > 0 {
-		key += "~" + i.ID
-	}
+func addInstance(ctx context.Context, tx *sql.Tx, key string, i resource.Instance, body string) (sql.Result, error) {
 	return tx.ExecContext(ctx, `INSERT INTO instance (id, key, name, disk, disk_key, vault, policy, store, state, purge, body, snapshots) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 		ON CONFLICT (id) DO NOTHING`,
 		i.ID, key, i.Name, i.Disk, i.DiskID.Key(), resource.VaultID(i.Vault).Key(), i.PolicyID().Key(), i.Store, string(i.State), purge(i), body, i.Snapshots.Key())
@@ -78,7 +75,16 @@ func putInstance(ctx context.Context, tx *sql.Tx, i resource.Instance) error {
 	if n, err := r.RowsAffected(); err != nil || n > 0 {
 		return err
 	}
-	_, err = addInstance(ctx, tx, i, string(body))
+	// Old data folders may hold names that differ by case alone; the second of
+	// them gets a key of its own.
+	key, taken := i.ResourceID().Key(), 0
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM instance WHERE key = $1`, key).Scan(&taken); err != nil {
+		return err
+	}
+	if taken > 0 {
+		key += "~" + i.ID
+	}
+	_, err = addInstance(ctx, tx, key, i, string(body))
 	return err
 }
 

@@ -5,6 +5,9 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/diskvault/diskvault/control/resource"
@@ -151,8 +154,13 @@ func (c *Catalog) SetStoreVerified(ctx context.Context, storeID string, at time.
 // RemovePoints forgets points; those that are not there do not matter.
 func (c *Catalog) RemovePoints(ctx context.Context, ids []string) error {
 	return c.write(ctx, func(tx *sql.Tx) error {
-		for _, id := range ids {
-			if _, err := tx.ExecContext(ctx, `DELETE FROM point WHERE id = $1`, id); err != nil {
+		for part := range slices.Chunk(ids, 500) { // SQLite takes no more than 32766 arguments
+			var args []any
+			var marks []string
+			for n, id := range part {
+				args, marks = append(args, id), append(marks, "$"+strconv.Itoa(n+1))
+			}
+			if _, err := tx.ExecContext(ctx, `DELETE FROM point WHERE id IN (`+strings.Join(marks, ", ")+`)`, args...); err != nil {
 				return err
 			}
 		}

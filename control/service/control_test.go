@@ -423,6 +423,61 @@ func TestRebuiltCatalogKnowsTheDecisions(t *testing.T) {
 	}
 }
 
+// The catalog may know a newest point that somebody else deleted in the store;
+// then the older ones are all there is.
+func TestExpireTrustsTheStoreOnly(t *testing.T) {
+	d := deploy(t, "catalog.db")
+	ctx := t.Context()
+	i := d.protect()
+	var last string
+	for range 3 {
+		last = must[BackupResult](t)(d.backupOnce(i)).RecoveryPoint.ID
+	}
+	st, _, err := d.openKnown(ctx, i.Store, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.DeletePoint(ctx, last); err != nil {
+		t.Fatal(err)
+	}
+	later := time.Now().AddDate(0, 1, 0)
+	if n, err := d.Expire(ctx, later); n != 0 || !problem.Is(err, problem.RecoveryPointNotFound) {
+		t.Errorf("%d points were deleted, %v", n, err)
+	}
+	if n := must[int](t)(d.Expire(ctx, later)); n != 1 { // the catalog knows better now
+		t.Errorf("%d points were deleted, want all but the newest that is there", n)
+	}
+	if points := must[[]catalog.Point](t)(d.catalog.Points(ctx, i.ID)); len(points) != 1 || points[0].ID == last {
+		t.Errorf("%+v", points)
+	}
+}
+
+// Points that an instance keeps for ever stay whatever their age.
+func TestStoppedInstancesKeepAll(t *testing.T) {
+	d := deploy(t, "catalog.db")
+	ctx, a := t.Context(), d.As(Local())
+	i := d.protect()
+	for range 2 {
+		must[BackupResult](t)(d.backupOnce(i))
+	}
+	if _, _, err := a.StopProtection(ctx, d.backup); err != nil {
+		t.Fatal(err)
+	}
+	later := time.Now().AddDate(5, 0, 0)
+	if n := must[int](t)(d.Expire(ctx, later)); n != 0 {
+		t.Errorf("%d points were deleted", n)
+	}
+	if points := must[[]resource.RecoveryPoint](t)(a.RecoveryPoints(ctx, RecoveryPointsRequest{ID: d.backup})); points[1].Expiry != nil || len(points[1].KeptBecause) == 0 {
+		t.Errorf("%+v", points[1])
+	}
+	if _, _, err := a.SuspendBackups(ctx, d.backup); err != nil {
+		t.Fatal(err)
+	}
+	if n := must[int](t)(d.Expire(ctx, later)); n != 1 {
+		t.Errorf("%d points were deleted, want all but the last", n)
+	}
+}
+
 func TestScheduleMakesBackups(t *testing.T) { catalogtest.Each(t, scheduleMakesBackups) }
 
 func scheduleMakesBackups(t *testing.T, place string) {

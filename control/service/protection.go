@@ -212,6 +212,11 @@ func (s *Service) alone(ctx context.Context, r InstanceRequest) error {
 
 // changeInstance changes an instance and its record.
 func (s *Service) changeInstance(ctx context.Context, id string, decide func(old *resource.Instance) (resource.Instance, error)) (resource.Instance, error) {
+	unlock, err := s.disks.lock(ctx, lockOf(id))
+	if err != nil {
+		return resource.Instance{}, err
+	}
+	defer unlock()
 	return sealed(func(old *resource.Instance) (resource.Instance, error) {
 		i, err := decide(old)
 		return i.Normal(), err
@@ -462,11 +467,18 @@ func (a Acting) Undelete(ctx context.Context, id resource.ID) (resource.Instance
 		if err != nil {
 			return i, err
 		}
+		// The disk may be protected in another vault by now.
+		if err := a.s.alone(ctx, InstanceRequest{ID: id, Disk: i.DiskID}); err != nil {
+			return i, err
+		}
 		return a.s.changeInstance(ctx, i.ID, func(old *resource.Instance) (resource.Instance, error) {
 			if old == nil || old.Deletion == nil {
 				return i, missing(catalog.ErrNotFound, id)
 			}
 			n := *old
+			if !time.Now().Before(n.Deletion.Purge) {
+				return i, missing(catalog.ErrNotFound, id) // its points are going already
+			}
 			to, _, err := n.State.After(resource.Undelete)
 			n.State, n.Deletion = to, nil
 			return n, err

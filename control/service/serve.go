@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
 
+	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/control/catalog"
 	"github.com/diskvault/diskvault/control/job"
 	"github.com/diskvault/diskvault/control/resource"
@@ -210,6 +212,10 @@ func (s *Service) Expire(ctx context.Context, now time.Time) (deleted int, err e
 	if err != nil || paused != "" {
 		return 0, err
 	}
+	// A point that the catalog has not heard of may be the newest.
+	if err := s.syncPoints(ctx); err != nil {
+		return 0, err
+	}
 	var failed error
 	var gone []int
 	var points []retention.Point
@@ -244,6 +250,23 @@ func (s *Service) Expire(ctx context.Context, now time.Time) (deleted int, err e
 // drop deletes points of one instance: in the store first, so that none is
 // forgotten that is still there.
 func (s *Service) drop(ctx context.Context, a catalog.Aging, gone []int) (int, error) {
+	if len(gone) == 0 {
+		return 0, nil
+	}
+	// Who stops protection and hears that it is done loses no point after
+	// that.
+	unlock, err := s.disks.lock(ctx, lockOf(a.Instance))
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	now, err := s.catalog.InstancesNamed(ctx, a.Instance)
+	if err != nil || len(now) == 0 || now[0].State != a.State {
+		return 0, err // the next pass decides anew
+	}
+	if err := s.stands(ctx, a, gone); err != nil {
+		return 0, err
+	}
 	var ids []string
 	var failed error
 	for _, n := range gone {
@@ -262,6 +285,32 @@ func (s *Service) drop(ctx context.Context, a catalog.Aging, gone []int) (int, e
 		return 0, failed
 	}
 	return len(ids), errors.Join(failed, s.catalog.RemovePoints(context.WithoutCancel(ctx), ids))
+}
+
+// lockOf names the lock that is held while the state of an instance changes, or
+// points are deleted because of it.
+func lockOf(instanceID string) string { return "instance " + instanceID }
+
+// stands checks that the point for whose sake others may go is really there: a
+// catalog can be wrong, as when somebody else deletes points of the store.
+func (s *Service) stands(ctx context.Context, a catalog.Aging, gone []int) error {
+	for n, p := range a.Points {
+		if slices.Contains(gone, n) || !p.Good && slices.ContainsFunc(a.Points[n:], func(p catalog.AgingPoint) bool { return p.Good }) {
+			continue
+		}
+		st, _, err := s.openKnown(ctx, p.Store, "")
+		if err != nil {
+			return err
+		}
+		if _, err := st.Point(ctx, p.ID); err != nil {
+			if problem.Is(err, problem.RecoveryPointNotFound) {
+				return errors.Join(err, s.catalog.SetFact(ctx, catalog.PointsStale, "yes"))
+			}
+			return err
+		}
+		return nil
+	}
+	return problem.New(problem.LastPoint, "No recovery point of the instance %s would be left, so none was deleted.", a.Instance)
 }
 
 // Purge removes the deleted instances that can no longer be undeleted.

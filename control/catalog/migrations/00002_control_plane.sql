@@ -81,6 +81,8 @@ CREATE INDEX instance_policy ON instance (policy);
 CREATE INDEX instance_name ON instance (name);
 CREATE INDEX instance_disk ON instance (disk);
 CREATE INDEX instance_disk_key ON instance (disk_key);
+-- A disk is protected once in all vaults.
+CREATE UNIQUE INDEX instance_one ON instance (disk_key) WHERE disk_key <> '' AND purge IS NULL;
 CREATE INDEX instance_snapshots ON instance (snapshots);
 CREATE INDEX instance_next ON instance (next_run);
 CREATE INDEX instance_purge ON instance (purge) WHERE purge IS NOT NULL;
