@@ -702,3 +702,45 @@ func TestCopiesBetweenDrivers(t *testing.T) {
 		}
 	}
 }
+
+// Collections run all the time in both stores while points are copied and
+// others deleted: nothing is swept that a copy relies on, on either side.
+func TestACopyBesideCollections(t *testing.T) {
+	x := newPair(t)
+	points := slices.Concat(x.history("a", 4<<20, 6, 1), x.history("b", 4<<20, 6, 2))
+	x.copy(CopyOptions{Points: []string{points[0].ID, points[6].ID}})
+	done := make(chan struct{})
+	var collectors sync.WaitGroup
+	for _, l := range []*lab{x.src, x.dst} {
+		collectors.Go(func() {
+			for {
+				if _, err := l.Collect(t.Context(), CollectOptions{Meter: meter.New("collect")}); err != nil {
+					t.Error(err)
+				}
+				select {
+				case <-done:
+					return
+				case <-time.After(time.Millisecond):
+				}
+			}
+		})
+	}
+	// The bases of the copies go while they are made.
+	for _, p := range []Point{points[0], points[6]} {
+		if err := x.dst.DeletePoint(t.Context(), p.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		if r := x.copy(CopyOptions{}); len(r.Failed) > 0 {
+			t.Errorf("failed: %v", r.Failed[0].Err)
+		}
+	}
+	close(done)
+	collectors.Wait()
+	if err := x.has(t.Context(), x.dst.Store, points...); err != nil {
+		t.Error(err)
+	}
+	x.dst.mustBeWhole()
+	x.src.mustBeWhole()
+}
