@@ -280,9 +280,12 @@ func (m *Machine) find(g graph, drives []drive, device string) (Disk, error) {
 	switch {
 	case len(fits) == 1:
 		return fits[0], nil
+	case len(fits) > 1 && device == "":
+		return Disk{}, problem.New(problem.SourceNotSupported, "The machine behind %s has %d disks.", m.address.Socket, len(fits)).
+			Do("Say which one is meant: add ?device=NAME to the URL. It has " + strings.Join(names(drives), ", ") + ".")
 	case len(fits) > 1:
 		return Disk{}, problem.New(problem.SourceNotSupported, "The machine has %d disks that are meant by %q.", len(fits), device).
-			Do("Say which one is meant: add ?device=NAME to the URL. It has " + strings.Join(names(drives), ", ") + ".")
+			Do("Give the device's path in the machine's tree of objects, as `query-block` says it.")
 	case device == "" && drives == nil:
 		return Disk{}, problem.New(problem.SourceNotSupported, "A storage daemon does not say which of its nodes are disks.").
 			Do("Name the node: add ?device=NODE to the URL.")
