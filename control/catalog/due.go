@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -140,8 +141,9 @@ func (c *Catalog) GoodSlot(ctx context.Context, id string) (time.Time, error) {
 	return t, c.problem(err)
 }
 
-// Aging are the points of an instance of which one may have expired, as far as
-// the decision needs them, newest first.
+// Aging are points of an instance of which one may have expired, newest first:
+// those that may have, the newest of all and the newest good one. The decision
+// needs no others.
 type Aging struct {
 	Instance string
 	State    resource.Protection
@@ -158,30 +160,33 @@ type AgingPoint struct {
 	Good          bool // it shows one point in time
 }
 
-// Aging gives instances of which a point may have expired by now, by their IDs,
-// with all their points. It reads no more than limit instances, behind the one
-// given: two queries for all of them.
+// Aging gives instances of which a point may have expired by now, by their IDs:
+// those whose state lets points expire. It reads no more than limit instances,
+// behind the one given, with four queries for all of them.
 func (c *Catalog) Aging(ctx context.Context, now time.Time, after string, limit int) ([]Aging, error) {
+	var states []any
+	for _, p := range resource.Protections {
+		if p.Expires() {
+			states = append(states, string(p))
+		}
+	}
+	out := map[string]*Aging{}
 	var ids []any
-	var marks []string
 	err := c.rows(ctx, func(r *sql.Rows) error {
-		var id string
-		err := r.Scan(&id)
-		ids = append(ids, id)
+		a := &Aging{}
+		err := r.Scan(&a.Instance, &a.State, &a.Store)
+		out[a.Instance], ids = a, append(ids, a.Instance)
 		return err
-	}, `SELECT DISTINCT instance FROM point WHERE expires <= $1 AND instance > $2 ORDER BY instance LIMIT $3`, stamp(now), after, limit)
+	}, `SELECT id, state, store FROM instance AS i WHERE id > $1 AND EXISTS (SELECT 1 FROM point WHERE instance = i.id AND expires <= $2)
+		AND state IN (`+marks(4, len(states))+`) ORDER BY id LIMIT $3`, append([]any{after, stamp(now), limit}, states...)...)
 	if err != nil || len(ids) == 0 {
 		return nil, err
 	}
-	for n := range ids {
-		marks = append(marks, "$"+strconv.Itoa(n+1))
-	}
-	var out []Aging
-	err = c.rows(ctx, func(r *sql.Rows) error {
+	read := func(r *sql.Rows) error {
 		var p AgingPoint
-		var instance, state, store, at, created string
+		var instance, at, created string
 		var good int
-		if err := r.Scan(&instance, &state, &store, &p.ID, &p.Store, &at, &created, &p.Tag, &p.Keep, &good); err != nil {
+		if err := r.Scan(&instance, &p.ID, &p.Store, &at, &created, &p.Tag, &p.Keep, &good); err != nil {
 			return err
 		}
 		p.Good = good == 1
@@ -189,18 +194,40 @@ func (c *Catalog) Aging(ctx context.Context, now time.Time, after string, limit 
 		if p.Time, err = parseTime(at); err != nil {
 			return err
 		}
-		if p.Created, err = parseTime(created); err != nil {
-			return err
+		p.Created, err = parseTime(created)
+		out[instance].Points = append(out[instance].Points, p)
+		return err
+	}
+	const columns = `SELECT p.instance, p.id, p.store, p.time, p.created, p.tag, p.keep, p.good FROM `
+	for _, q := range []struct {
+		text string
+		args []any
+	}{
+		{columns + `point AS p WHERE p.expires <= $1 AND p.instance IN (` + marks(2, len(ids)) + `)`, append([]any{stamp(now)}, ids...)},
+		{columns + `instance AS i JOIN point AS p ON p.id = (SELECT id FROM point WHERE instance = i.id ORDER BY created DESC, id DESC LIMIT 1) WHERE i.id IN (` + marks(1, len(ids)) + `)`, ids},
+		{columns + `instance AS i JOIN point AS p ON p.id = (SELECT id FROM point WHERE instance = i.id AND good = 1 ORDER BY created DESC, id DESC LIMIT 1) WHERE i.id IN (` + marks(1, len(ids)) + `)`, ids},
+	} {
+		if err := c.rows(ctx, read, q.text, q.args...); err != nil {
+			return nil, err
 		}
-		if len(out) == 0 || out[len(out)-1].Instance != instance {
-			out = append(out, Aging{Instance: instance, State: resource.Protection(state), Store: store})
-		}
-		last := &out[len(out)-1]
-		last.Points = append(last.Points, p)
-		return nil
-	}, `SELECT p.instance, i.state, i.store, p.id, p.store, p.time, p.created, p.tag, p.keep, p.good FROM point AS p JOIN instance AS i ON i.id = p.instance
-		WHERE p.instance IN (`+strings.Join(marks, ", ")+`) ORDER BY p.instance, p.created DESC, p.id DESC`, ids...)
-	return out, err
+	}
+	var list []Aging
+	for _, id := range ids {
+		a := out[id.(string)]
+		slices.SortFunc(a.Points, func(x, y AgingPoint) int { return cmp.Or(y.Created.Compare(x.Created), cmp.Compare(y.ID, x.ID)) })
+		a.Points = slices.CompactFunc(a.Points, func(x, y AgingPoint) bool { return x.ID == y.ID })
+		list = append(list, *a)
+	}
+	return list, nil
+}
+
+// marks gives n places for arguments, the first with the number given.
+func marks(first, n int) string {
+	var out []string
+	for i := range n {
+		out = append(out, "$"+strconv.Itoa(first+i))
+	}
+	return strings.Join(out, ", ")
 }
 
 // Purgeable gives the deleted instances whose time to be undeleted is over.

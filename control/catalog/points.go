@@ -6,8 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/diskvault/diskvault/control/resource"
@@ -95,7 +93,8 @@ func fillPoints(ctx context.Context, tx *sql.Tx) error {
 
 // SetPoints makes the catalog agree with a store: the points given are all
 // that it holds. Points of instances that the catalog does not know belong to
-// other data folders and are left alone. It returns how many points came and
+// other data folders, and those of instances with another store are copies; both
+// are left alone. It returns how many points came and
 // went.
 func (c *Catalog) SetPoints(ctx context.Context, storeID string, points []store.Point) (added, removed int, err error) {
 	err = c.write(ctx, func(tx *sql.Tx) error {
@@ -106,7 +105,7 @@ func (c *Catalog) SetPoints(ctx context.Context, storeID string, points []store.
 }
 
 func setPoints(ctx context.Context, tx *sql.Tx, storeID string, points []store.Point) (added, removed int, err error) {
-	instances, err := keys(ctx, tx, `SELECT id FROM instance`)
+	instances, err := keys(ctx, tx, `SELECT id FROM instance WHERE store = $1`, storeID)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -156,11 +155,10 @@ func (c *Catalog) RemovePoints(ctx context.Context, ids []string) error {
 	return c.write(ctx, func(tx *sql.Tx) error {
 		for part := range slices.Chunk(ids, 500) { // SQLite takes no more than 32766 arguments
 			var args []any
-			var marks []string
-			for n, id := range part {
-				args, marks = append(args, id), append(marks, "$"+strconv.Itoa(n+1))
+			for _, id := range part {
+				args = append(args, id)
 			}
-			if _, err := tx.ExecContext(ctx, `DELETE FROM point WHERE id IN (`+strings.Join(marks, ", ")+`)`, args...); err != nil {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM point WHERE id IN (`+marks(1, len(args))+`)`, args...); err != nil {
 				return err
 			}
 		}

@@ -14,3 +14,6 @@ type Operation struct {
 
 // ResourceID is a place for the operation among the resources.
 func (o Operation) ResourceID() ID { return In("", "diskvault/operations", o.Name) }
+
+// Link is when it began, so that old ones are found.
+func (o Operation) Link() string { return o.Start.UTC().Format("20060102150405") }

@@ -150,20 +150,29 @@ func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src
 	if err != nil {
 		return result, s.kept(ctx, err, i.Name, engine.Progress().Bytes.Stored)
 	}
-	if err := s.resealMoved(ctx, st, i); err != nil {
+	if err := s.resealMoved(ctx, i); err != nil {
 		return result, err
 	}
 	return s.finishBackup(ctx, result, i, src, row, done, run)
 }
 
 // resealMoved writes the record of an instance anew if its disk lies elsewhere
-// than the catalog knows.
-func (s *Service) resealMoved(ctx context.Context, st *store.Store, i resource.Instance) error {
+// than the catalog knows. All else that the record says is as it is now, which
+// may be something else than when the backup began.
+func (s *Service) resealMoved(ctx context.Context, i resource.Instance) error {
 	old, err := s.catalog.InstancesNamed(ctx, i.ID)
 	if err != nil || len(old) == 1 && old[0].Disk == i.Disk {
 		return err
 	}
-	return st.PutRecord(context.WithoutCancel(ctx), recordInstance, i.ID, i)
+	_, err = s.changeInstance(context.WithoutCancel(ctx), i.ID, func(old *resource.Instance) (resource.Instance, error) {
+		if old == nil {
+			return i, nil
+		}
+		n := *old
+		n.Disk = i.Disk
+		return n, nil
+	})
+	return err
 }
 
 // instanceFor gives the instance of a source, and protects it if it has none;

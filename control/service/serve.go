@@ -54,7 +54,14 @@ func (s *Service) Serve(ctx context.Context, o ServeOptions, grace time.Duration
 	}
 	tick := time.NewTicker(o.Every)
 	defer tick.Stop()
+	var forgot time.Time
 	for ctx.Err() == nil {
+		if o.Schedule && time.Since(forgot) > time.Hour {
+			if err := s.catalog.Forget(ctx, time.Now()); err != nil && ctx.Err() == nil {
+				o.Trouble(err)
+			}
+			forgot = time.Now()
+		}
 		if o.Schedule {
 			if err := s.pass(ctx, time.Now()); err != nil && ctx.Err() == nil {
 				o.Trouble(err)

@@ -87,7 +87,7 @@ CREATE INDEX instance_snapshots ON instance (snapshots);
 CREATE INDEX instance_next ON instance (next_run);
 CREATE INDEX instance_purge ON instance (purge) WHERE purge IS NOT NULL;
 CREATE INDEX point_instance ON point (instance, created, id);
-CREATE INDEX point_expires ON point (expires, instance);
+CREATE INDEX point_expires ON point (instance, expires);
 
 -- Jobs: whose they are, which host runs them, and what a queued one is to do.
 ALTER TABLE job ADD COLUMN vault TEXT NOT NULL DEFAULT '';
