@@ -312,22 +312,17 @@ func TestRecordsAreCopied(t *testing.T) {
 	copied(1)
 }
 
-// interrupted copies until the destination has got some packs, and then ends.
-func (x *pair) interrupted(o CopyOptions, puts int) CopyResult {
+// interrupted copies until the destination is to get an object that ends it.
+func (x *pair) interrupted(o CopyOptions, ends func(key string) bool) CopyResult {
 	x.t.Helper()
 	ctx, cancel := context.WithCancel(x.t.Context())
 	defer cancel()
 	whole := x.dst.Store.bucket
 	defer func() { x.dst.Store.bucket = whole }()
-	var mu sync.Mutex
 	x.dst.Store.bucket = faultbucket.New(whole, func(c faultbucket.Call) faultbucket.Fault {
-		mu.Lock()
-		defer mu.Unlock()
-		if c.Operation == faultbucket.Put && strings.HasPrefix(c.Key, dataPrefix) {
-			if puts--; puts < 0 {
-				cancel()
-				return faultbucket.Fault{Mode: faultbucket.NotDone, Err: faultbucket.Permanent}
-			}
+		if c.Operation == faultbucket.Put && ends(c.Key) {
+			cancel()
+			return faultbucket.Fault{Mode: faultbucket.NotDone, Err: faultbucket.Permanent}
 		}
 		return faultbucket.Fault{}
 	})
@@ -345,7 +340,13 @@ func TestAnInterruptedCopyIsGoneOnWith(t *testing.T) {
 	p := x.save("a", disk, nil)
 	x.dst.packLimit = 3 << 20
 	for _, puts := range []int{0, 1, 4} {
-		if r := x.interrupted(CopyOptions{}, puts); len(r.Copied) > 0 {
+		ends := func(key string) bool {
+			if strings.HasPrefix(key, dataPrefix) {
+				puts--
+			}
+			return puts < 0
+		}
+		if r := x.interrupted(CopyOptions{}, ends); len(r.Copied) > 0 {
 			t.Fatal("it copied a point")
 		}
 		if left := keysOf(t, x.dst.bucket, sessionPrefix); len(left) != 1 {
@@ -371,7 +372,14 @@ func TestACopyIsGoneOnWithFromItsCheckpoint(t *testing.T) {
 	disk[3]++
 	q := x.save("a", disk, &p)
 	x.dst.packLimit = 3 << 20
-	x.interrupted(CopyOptions{CheckpointEvery: time.Millisecond}, 5)
+	// Nodes are stored for a checkpoint, then the session tells of it.
+	nodes, told := false, false
+	x.interrupted(CopyOptions{CheckpointEvery: time.Microsecond}, func(key string) bool {
+		nodes = nodes || strings.HasPrefix(key, metadataPrefix)
+		before := told
+		told = told || nodes && strings.HasPrefix(key, sessionPrefix)
+		return before
+	})
 	x.dst.closeIndex()
 	x.dst.cache = memoryDir(t)
 	x.dst.open(x.dst.created.RecoveryKey)

@@ -423,13 +423,6 @@ func (r *copyRun) assemble(ctx context.Context) error {
 	for {
 		var step copyStep
 		select {
-		case <-checkpoint.C:
-			if len(r.lost) == 0 {
-				if err := w.Checkpoint(); err != nil {
-					return err
-				}
-			}
-			continue
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case next, ok := <-r.plan:
@@ -449,6 +442,15 @@ func (r *copyRun) assemble(ctx context.Context) error {
 		length := min(step.length, r.point.Size-step.offset)
 		w.options.Meter.Mark(length)
 		r.progress(length)
+		select {
+		case <-checkpoint.C:
+			if len(r.lost) == 0 {
+				if err := w.Checkpoint(); err != nil {
+					return err
+				}
+			}
+		default:
+		}
 	}
 }
 
