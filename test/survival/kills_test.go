@@ -11,6 +11,8 @@ func TestKills(t *testing.T) {
 	t.Parallel()
 	s := besiege(t, newMachine(t))
 	s.begin()
+	s.second = "file:" + s.path("second")
+	s.must("store", "create", s.second)
 	for n := number(t, "DISKVAULT_KILLS", 40); s.killed() < n; {
 		s.round()
 	}
@@ -29,6 +31,10 @@ func TestKillsOverS3(t *testing.T) {
 	s.url = place.URL()
 	s.must("store", "create", s.url)
 	s.begin()
+	other := server.NewBucket(t)
+	other.Prefix = "second"
+	s.second = other.URL()
+	s.must("store", "create", s.second)
 	for n := number(t, "DISKVAULT_KILLS_S3", 12); s.killed() < n; {
 		s.round()
 	}

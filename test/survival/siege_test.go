@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/diskvault/diskvault/control/resource"
 	"github.com/diskvault/diskvault/control/service"
 )
 
@@ -24,6 +25,14 @@ type siege struct {
 	made  int                      // points of backups that were killed
 	again *restoration             // that was killed and is to be done again
 	url   string                   // of the store; empty: the one in the data folder
+	upkeep
+}
+
+// upkeep is what is done to the store beside its use.
+type upkeep struct {
+	second  string            // URL of the store that points are copied to; empty: none
+	ever    map[string]string // checksums of all points that there were
+	deleted int
 }
 
 // restoration is one restore, the same until it is done.
@@ -35,6 +44,7 @@ func besiege(t *testing.T, m *machine) *siege {
 	return &siege{
 		machine: m, r: r, disk: newImage(t, m.path("disk.img"), 48*mib, r),
 		was: map[string]string{}, takes: map[string]time.Duration{}, kills: map[string]int{},
+		upkeep: upkeep{ever: map[string]string{}},
 	}
 }
 
@@ -45,6 +55,9 @@ func besiege(t *testing.T, m *machine) *siege {
 func (s *siege) strike(args ...string) bool {
 	s.t.Helper()
 	name := args[0]
+	if name == "store" || name == "recovery-point" {
+		name = args[1]
+	}
 	usual, known := s.takes[name]
 	if !known {
 		usual = 500 * time.Millisecond
@@ -88,7 +101,7 @@ func (s *siege) note() (news int) {
 			if now == "" {
 				now = s.disk.sum()
 			}
-			s.was[p.ID] = now
+			s.was[p.ID], s.ever[p.ID] = now, now
 			news++
 		}
 	}
@@ -129,11 +142,17 @@ func (s *siege) begin() {
 // round strikes one command of a random kind and looks after it.
 func (s *siege) round() {
 	s.t.Helper()
-	switch n := s.r.IntN(10); {
-	case n < 5:
+	switch n := s.r.IntN(20); {
+	case n < 7:
 		s.strikeBackup()
-	case n < 8:
+	case n < 10:
 		s.strikeRestore()
+	case n < 14:
+		s.strikeCollect()
+	case n < 16:
+		s.strikeDelete()
+	case n < 18 && s.second != "":
+		s.strike(append([]string{"store", "copy"}, append(s.where(), s.second)...)...)
 	default:
 		how := [][]string{{}, {"--read-data"}, {"--sample", "30"}}[s.r.IntN(3)]
 		s.strike(append([]string{"verify"}, how...)...)
@@ -158,6 +177,55 @@ func (s *siege) strikeBackup() {
 		s.t.Fatalf("a backup that was killed made %d points", news)
 	case !ended:
 		s.made += news
+	}
+}
+
+// strikeCollect collects, most often all that can be removed at once.
+func (s *siege) strikeCollect() {
+	s.t.Helper()
+	how := [][]string{{"--grace", "0s"}, {"--grace", "0s", "--max-unused", "0"}, {"--grace", "1s"}, {"--grace", "0s", "--compact=false"}}[s.r.IntN(4)]
+	s.strike(append(append([]string{"store", "collect"}, s.where()...), how...)...)
+}
+
+// strikeDelete deletes a point; killed, it may be gone or not.
+func (s *siege) strikeDelete() {
+	s.t.Helper()
+	if len(s.was) < 4 {
+		return
+	}
+	id := s.randomPoint()
+	if s.again != nil && s.again.point == id {
+		return // somebody is about to restore it
+	}
+	s.strike("recovery-point", "delete", "disk", "--point", id)
+	if !slices.ContainsFunc(s.points("disk"), func(p resource.RecoveryPoint) bool { return p.ID == id }) {
+		delete(s.was, id)
+		s.deleted++
+	}
+}
+
+// copied proves that the second store is as good: after a copy that nobody
+// kills, it has all points, and those that it has restore from it.
+func (s *siege) copied() {
+	s.t.Helper()
+	if s.second == "" {
+		return
+	}
+	s.must(append([]string{"store", "copy"}, append(s.where(), s.second)...)...)
+	s.must("store", "check", s.second, "--read-data")
+	there := map[string]bool{}
+	for n, p := range s.points("disk", "--store", s.second) {
+		there[p.ID] = true
+		if want, ok := s.ever[p.ID]; !ok {
+			s.t.Fatalf("the copy has a point %s that there never was", p.ID)
+		} else if long() || n%5 == 0 {
+			s.restores("disk", p.ID, want, "--store", s.second)
+		}
+	}
+	for id := range s.was {
+		if !there[id] {
+			s.t.Errorf("the point %s was not copied", id)
+		}
 	}
 }
 
@@ -203,12 +271,14 @@ func (s *siege) restored() {
 // compared by the test.
 func (s *siege) end() {
 	s.t.Helper()
-	v := read[service.VerifyResult](s.machine, "verify", "--read-data")
+	s.must(append(append([]string{"store", "collect"}, s.where()...), "--grace", "0s")...)
+	v := read[service.VerifyResult](s.machine, append(append([]string{"store", "check"}, s.where()...), "--read-data")...)
 	if !v.Verified || v.Points != len(s.was) {
 		s.t.Fatalf("verified %d of %d points: %+v", v.Points, len(s.was), v)
 	}
 	s.restoresAll(true)
-	s.t.Logf("%d kills (%v), %d commands were faster; %d points, %d of them of killed backups", s.killed(), s.kills, s.whole, len(s.was), s.made)
+	s.copied()
+	s.t.Logf("%d kills (%v), %d commands were faster; %d points, %d of them of killed backups; %d were deleted", s.killed(), s.kills, s.whole, len(s.was), s.made, s.deleted)
 }
 
 // restoresAll restores all points, or three.
