@@ -45,13 +45,13 @@ func TestChoose(t *testing.T) {
 func TestWithoutFalseStarts(t *testing.T) {
 	got := withoutFalseStarts([]resource.Instance{
 		{ID: "empty1", Disk: "/a"}, {ID: "used", Disk: "/a"}, {ID: "empty2", Disk: "/a"},
-		{ID: "new1", Disk: "/b"}, {ID: "new2", Disk: "/b"}, {ID: "alone", Disk: "/c"},
+		{ID: "new1", Disk: "/b"}, {ID: "new2", Disk: "/b"}, {ID: "alone", Disk: "/c"}, {ID: "asked", Disk: "/a", DiskID: "/d"},
 	}, []store.Point{{Instance: "used"}})
 	var ids []string
 	for _, i := range got {
 		ids = append(ids, i.ID)
 	}
-	if s := strings.Join(ids, " "); s != "used new2 alone" {
+	if s := strings.Join(ids, " "); s != "used new2 alone asked" {
 		t.Errorf("%s", s)
 	}
 }

@@ -164,7 +164,8 @@ func (s *Service) contents(ctx context.Context, st *store.Store) (out catalog.Co
 
 // withoutFalseStarts leaves out what a process left that died between sealing
 // the record of an instance and telling the catalog: an instance without any
-// point, of a disk that another instance protects.
+// point, of a disk that another instance protects. One of a disk's resource was
+// asked for by itself, and stays.
 func withoutFalseStarts(instances []resource.Instance, points []store.Point) []resource.Instance {
 	used, disks := map[string]bool{}, map[string]int{}
 	for _, p := range points {
@@ -175,7 +176,7 @@ func withoutFalseStarts(instances []resource.Instance, points []store.Point) []r
 	}
 	var out []resource.Instance
 	for _, i := range instances {
-		if !used[i.ID] && disks[i.Disk] > 1 {
+		if !used[i.ID] && disks[i.Disk] > 1 && i.DiskID == "" {
 			disks[i.Disk]--
 			continue
 		}
