@@ -41,6 +41,13 @@ func (s *Service) deletePoints(ctx context.Context, c call, r DeletePointsReques
 	if !r.Last && !goodOneStays(sel.points, going) {
 		return result, problem.New(problem.LastPoint, "Then no good recovery point of %q would be left.", sel.instance)
 	}
+	if r.URL == "" {
+		// If this process dies between store and catalog, the next that asks for
+		// points looks at the store.
+		if err := s.catalog.SetFact(ctx, catalog.PointsStale, "yes"); err != nil {
+			return result, err
+		}
+	}
 	for _, p := range sel.points {
 		if !going[p.ID] {
 			result.Left++
