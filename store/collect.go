@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -210,6 +212,7 @@ func (c *collector) condemn(ctx context.Context, number int) (list bucket.Object
 			doc.Moved = append(doc.Moved, id)
 		}
 	}
+	slices.SortFunc(doc.Moved, comparePacks)
 	if err := c.forget(ctx, m, &doc); err != nil {
 		return list, err
 	}
@@ -232,7 +235,7 @@ func (c *collector) forget(ctx context.Context, m *marking, doc *condemnedList) 
 	if err != nil {
 		return err
 	}
-	for id := range damaged {
+	for _, id := range slices.SortedFunc(maps.Keys(damaged), comparePacks) {
 		if _, there := c.sizes[id]; !there && m.packs[id] == nil {
 			doc.add(seal.DataPack, id)
 		}
@@ -353,7 +356,7 @@ func (c *collector) due(ctx context.Context, list bucket.Object) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if until := list.Stored.Add(c.options.Grace); now.Before(until) {
+	if until := list.Stored.Add(c.options.Grace); c.options.Grace > 0 && now.Before(until) {
 		c.report.Until = until
 		c.report.WaitingFor = "Condemned packs stay for a time, in case somebody still reads them."
 		return false, nil
@@ -576,8 +579,8 @@ func (c *collector) tidy(ctx context.Context) error {
 			return err
 		}
 	}
-	for id, stored := range c.fences {
-		if !alive[id] && now.Sub(stored) >= fencesFor {
+	for _, id := range slices.SortedFunc(maps.Keys(c.fences), func(a, b ID) int { return bytes.Compare(a[:], b[:]) }) {
+		if !alive[id] && now.Sub(c.fences[id]) >= fencesFor {
 			if err := s.bucket.Delete(ctx, pointKey(id)); err != nil {
 				return err
 			}

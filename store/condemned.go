@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -242,6 +243,9 @@ func (c *clearance) acknowledge(ctx context.Context) (epoch int, pins []pack.ID,
 			pins = append(pins, id)
 		}
 	}
-	slices.SortFunc(pins, func(a, b pack.ID) int { return slices.Compare(a[:], b[:]) })
+	slices.SortFunc(pins, comparePacks)
 	return c.epoch, pins, nil
 }
+
+// comparePacks brings packs into an order that does not change from run to run.
+func comparePacks(a, b pack.ID) int { return bytes.Compare(a[:], b[:]) }

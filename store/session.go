@@ -169,6 +169,9 @@ func (x *session) renew(ctx context.Context) {
 		case <-x.nudge:
 		case <-tick.C:
 		}
+		if ctx.Err() != nil {
+			return
+		}
 		_ = x.put(ctx)
 	}
 }
