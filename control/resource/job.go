@@ -40,6 +40,10 @@ const (
 	OperationCopy = "Copy"
 	// OperationRebuildIndex makes the local index of a store anew.
 	OperationRebuildIndex = "RebuildIndex"
+	// OperationAttach shows a recovery point as a folder or disk for a while.
+	OperationAttach = "Attach"
+	// OperationCopyFiles copies single files out of a recovery point.
+	OperationCopyFiles = "CopyFiles"
 	// OperationCollect removes from a store what nothing refers to.
 	OperationCollect = "Collect"
 )

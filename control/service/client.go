@@ -48,6 +48,22 @@ func (c Client) Restore(ctx context.Context, r RestoreRequest, e Events) (Restor
 	return ask[RestoreResult](ctx, c, "restore", r, e)
 }
 
+// Mount shows a recovery point as a folder until ctx ends, the time is over or
+// somebody unmounts it.
+func (c Client) Mount(ctx context.Context, r MountRequest, e Events) (MountResult, error) {
+	return ask[MountResult](ctx, c, "mount", r, e)
+}
+
+// ListFiles lists a folder of a recovery point, or its volumes.
+func (c Client) ListFiles(ctx context.Context, r ListFilesRequest) (ListFilesResult, error) {
+	return ask[ListFilesResult](ctx, c, "files.list", r, nil)
+}
+
+// CopyFiles copies files out of a recovery point.
+func (c Client) CopyFiles(ctx context.Context, r CopyFilesRequest, e Events) (CopyFilesResult, error) {
+	return ask[CopyFilesResult](ctx, c, "files.copy", r, e)
+}
+
 // Points lists the recovery points of an instance, newest first.
 func (c Client) Points(ctx context.Context, r PointsRequest) ([]resource.RecoveryPoint, error) {
 	return ask[[]resource.RecoveryPoint](ctx, c, "points", r, nil)

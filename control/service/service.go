@@ -134,6 +134,9 @@ var operations = map[string]struct {
 }{
 	"backup":                {typed((*Service).backup), true, false},
 	"restore":               {typed((*Service).restore), true, false},
+	"mount":                 {typed((*Service).mount), true, false},
+	"files.list":            {typed((*Service).listFiles), false, false},
+	"files.copy":            {typed((*Service).copyFiles), true, false},
 	"points":                {typed((*Service).points), false, false},
 	"points.delete":         {typed((*Service).deletePoints), false, false},
 	"verify":                {typed((*Service).verify), true, false},

@@ -77,7 +77,7 @@ func (f *FS) Lookup(ino uint64, name string) (Entry, error) {
 		e, ok = f.names.keep(ino, all, name)
 	}
 	if !ok {
-		return Entry{}, problem.Wrap(node.ErrNotFound, problem.FileNotFound, "There is no file %q there.", name)
+		return Entry{}, problem.New(problem.FileNotFound, "There is no file %q there.", name)
 	}
 	return e, nil
 }
@@ -113,7 +113,7 @@ const maxLinks = 40
 // the volume; the last one only if the path ends with a slash.
 func (f *FS) Find(name string) (Attr, error) {
 	missing := func() error {
-		return problem.Wrap(node.ErrNotFound, problem.FileNotFound, "There is no file %s in volume %s.", path.Clean("/"+name), f.volume.Name)
+		return problem.New(problem.FileNotFound, "There is no file %s in volume %s.", path.Clean("/"+name), f.volume.Name)
 	}
 	rest := strings.Split(name, "/")
 	follow := strings.HasSuffix(name, "/")
