@@ -208,7 +208,7 @@ func (s *Service) mount(ctx context.Context, c call, r MountRequest) (MountResul
 		case <-over:
 		}
 		if err := m.Close(); err != nil {
-			return job.Outcome{}, problem.Wrap(err, problem.MountFailed, "The mount at %s could not be ended: %v.", r.Dir, err).Do("Unmount it: umount -l " + r.Dir)
+			return job.Outcome{}, problem.Wrap(err, problem.MountFailed, "The mount at %s could not be ended.", r.Dir).Do("Unmount it: umount -l " + r.Dir)
 		}
 		result = MountResult{
 			JobID: run.ID, Instance: a.instance, Point: a.point.ID, PointTime: a.point.Time, Dir: r.Dir, DurationSeconds: time.Since(started).Seconds(),

@@ -109,9 +109,9 @@ func writeProblem(err error, where string) error {
 	case errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENOTDIR):
 		return problem.Wrap(err, problem.TargetExists, "%s exists already.", where)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, unix.EROFS), errors.Is(err, unix.ENOENT):
-		return problem.Wrap(err, problem.TargetNotWritable, "%s cannot be written: %v.", where, err)
+		return problem.Wrap(err, problem.TargetNotWritable, "%s cannot be written.", where)
 	}
-	return problem.Wrap(err, problem.TargetWriteFailed, "%s cannot be written: %v.", where, err)
+	return problem.Wrap(err, problem.TargetWriteFailed, "%s cannot be written.", where)
 }
 
 // ofTheFile tells whether an error concerns one file only, so that others can

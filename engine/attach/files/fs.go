@@ -117,6 +117,7 @@ func (f *FS) Find(name string) (Attr, error) {
 	}
 	rest := strings.Split(name, "/")
 	follow := strings.HasSuffix(name, "/")
+	followed := false
 	at := []uint64{f.Root()} // the folders on the way
 	for links := 0; len(rest) > 0; {
 		part := rest[0]
@@ -152,10 +153,11 @@ func (f *FS) Find(name string) (Attr, error) {
 			if strings.HasPrefix(target, "/") {
 				at = at[:1]
 			}
+			followed = last
 			rest = append(strings.Split(target, "/"), rest...)
 		case a.Kind == Directory:
 			at = append(at, e.Ino)
-		case last && !follow:
+		case last && (!follow || followed):
 			return a, nil
 		default:
 			return Attr{}, missing()

@@ -155,9 +155,9 @@ func explain(err error) error {
 	case err == nil || errors.As(err, &p):
 		return err
 	case errIsDamage(err):
-		return problem.Wrap(err, problem.FileSystemDamaged, "The file system cannot be read here: %v.", err)
+		return problem.Wrap(err, problem.FileSystemDamaged, "The file system cannot be read here.")
 	case errors.Is(err, node.ErrUnsupported):
-		return problem.Wrap(err, problem.FileSystemNotSupported, "This cannot be read: %v.", err)
+		return problem.Wrap(err, problem.FileSystemNotSupported, "This cannot be read.")
 	}
 	return err
 }

@@ -66,7 +66,7 @@ func New(o Options) (*Mount, error) {
 		if made {
 			_ = os.Remove(o.Dir)
 		}
-		return nil, problem.Wrap(err, problem.MountFailed, "The recovery point cannot be mounted at %s: %v.", o.Dir, err)
+		return nil, problem.Wrap(err, problem.MountFailed, "The recovery point cannot be mounted at %s.", o.Dir)
 	}
 	m := &Mount{o.Dir, made, server, make(chan struct{})}
 	go func() {
