@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/diskvault/diskvault/store/internal/block"
 	"github.com/diskvault/diskvault/store/internal/image"
 	"github.com/diskvault/diskvault/store/internal/pack"
@@ -22,8 +24,11 @@ type mover struct {
 	kind    seal.Kind
 	session *session
 	clear   *clearance
-	buf     []byte
+	buf     []byte        // of the open pack
+	spare   []byte        // for the one after it, while it is being stored
 	open    *pack.Builder // nil: none
+	storing chan error    // receives once; nil: no pack is being stored
+	settled []*movedPack  // of which all is moved once that is done
 
 	encode  *seal.Encoder
 	decoder *seal.Decoder
@@ -66,7 +71,7 @@ func (s *Store) newMover(ctx context.Context, kind seal.Kind) (*mover, error) {
 		w.encode.Close()
 		return nil, err
 	}
-	w.buf = s.buffers.get(size)
+	w.buf, w.spare = s.buffers.get(size), s.buffers.get(size)
 	w.decoder = seal.NewDecoder(max(FrameSize, s.blockSize, maxNodeFrame))
 	w.plain = make([]byte, 0, max(FrameSize, s.blockSize, maxNodeFrame))
 	return w, nil
@@ -74,10 +79,12 @@ func (s *Store) newMover(ctx context.Context, kind seal.Kind) (*mover, error) {
 
 // close ends the session; packs that were not finished are not stored.
 func (w *mover) close(ctx context.Context) error {
+	_, err := w.wait()
 	w.encode.Close()
 	w.decoder.Close()
 	w.store.buffers.put(w.buf)
-	return w.session.end(context.WithoutCancel(ctx))
+	w.store.buffers.put(w.spare)
+	return errors.Join(err, w.session.end(context.WithoutCancel(ctx)))
 }
 
 // pack takes up what is in use of an old pack. It gives the packs of which all
@@ -275,31 +282,55 @@ func (w *mover) add(ctx context.Context, plain []byte, hashes []block.Hash) (pla
 	}
 }
 
-// putPack stores the open pack, and writes down the moves that are complete by
-// it: all that was taken up of them lies in this pack or in earlier ones.
+// putPack begins to store the open pack, and to write down the moves that are
+// complete by it: all that was taken up of them lies in this pack or in earlier
+// ones. It gives those that were complete by the pack before.
 func (w *mover) putPack(ctx context.Context) (done []*movedPack, err error) {
-	s, b := w.store, w.open
-	data := b.Finish()
-	if err := s.bucket.Put(ctx, packName(w.kind, b.ID), [][]byte{data}); err != nil {
-		return nil, err
+	if done, err = w.wait(); err != nil {
+		return done, err
 	}
-	w.open = nil
+	rest := w.pending[:0]
+	for _, p := range w.pending {
+		if p.taken && p.open == 0 {
+			w.settled = append(w.settled, p)
+		} else {
+			rest = append(rest, p)
+		}
+	}
+	b, settled, storing := w.open, w.settled, make(chan error, 1)
+	w.open, w.pending, w.storing = nil, rest, storing
+	w.buf, w.spare = w.spare, w.buf
+	data := b.Finish()
 	w.written += int64(len(data))
+	go func() { storing <- w.putNow(ctx, b, data, settled) }()
+	return done, nil
+}
+
+func (w *mover) putNow(ctx context.Context, b *pack.Builder, data []byte, settled []*movedPack) error {
+	s := w.store
+	if err := s.bucket.Put(ctx, packName(w.kind, b.ID), [][]byte{data}); err != nil {
+		return err
+	}
 	// An index that fails costs space, here as everywhere.
 	_ = s.index.Add(b.ID, entries(b.Frames()))
-	rest := w.pending[:0]
-	for i, p := range w.pending {
-		if !p.taken || p.open > 0 {
-			rest = append(rest, p)
-			continue
-		}
-		if err := s.putMoved(ctx, p.id, p.moved); err != nil {
-			w.pending = append(rest, w.pending[i:]...)
-			return done, err
-		}
-		done = append(done, p)
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(sweepers)
+	for _, p := range settled {
+		group.Go(func() error { return s.putMoved(ctx, p.id, p.moved) })
 	}
-	w.pending = rest
+	return group.Wait()
+}
+
+// wait waits until the pack is stored that is being stored.
+func (w *mover) wait() (done []*movedPack, err error) {
+	if w.storing == nil {
+		return nil, nil
+	}
+	err = <-w.storing
+	done, w.storing, w.settled = w.settled, nil, nil
+	if err != nil {
+		return nil, err
+	}
 	return done, nil
 }
 
@@ -310,9 +341,13 @@ func (w *mover) flush(ctx context.Context) (done []*movedPack, err error) {
 	}
 	if w.open != nil {
 		moved, err := w.putPack(ctx)
-		return append(done, moved...), err
+		done = append(done, moved...)
+		if err != nil {
+			return done, err
+		}
 	}
-	return done, nil
+	moved, err := w.wait()
+	return append(done, moved...), err
 }
 
 // read reads one piece of a data pack, verified.
