@@ -245,3 +245,82 @@ func TestSweepUnmountsWhatAKilledProcessLeft(t *testing.T) {
 		t.Errorf("one that is served was disturbed: %v", err)
 	}
 }
+
+// TestCheckersAcceptTheDisk runs the checker of each file system on disk.img.
+func TestCheckersAcceptTheDisk(t *testing.T) {
+	for _, c := range []struct{ mkfs, check string }{
+		{"mkfs.ext4 -q", "e2fsck -fn"},
+		{"mkfs.xfs -q", "xfs_repair -n -f"},
+		{"mkfs.vfat", "fsck.vfat -n"},
+		{"mkfs.ntfs -Q -F", "ntfsfix -n"},
+	} {
+		mkfs, check := strings.Fields(c.mkfs), strings.Fields(c.check)
+		t.Run(check[0], func(t *testing.T) {
+			needs(t, mkfs[0], check[0], "fusermount3")
+			image := filepath.Join(t.TempDir(), "disk")
+			must(t, os.WriteFile(image, nil, 0o600))
+			must(t, os.Truncate(image, 320<<20))
+			tool(t, mkfs[0], append(mkfs[1:], image)...)
+			dir := t.TempDir()
+			mount(t, Options{Dir: dir, Disk: opened(t, image)})
+			tool(t, check[0], append(check[1:], filepath.Join(dir, "disk.img"))...)
+			if _, err := os.ReadDir(filepath.Join(dir, "files/whole")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestMountsWithoutPrivilege mounts as a user who is nobody.
+func TestMountsWithoutPrivilege(t *testing.T) {
+	needs(t, "mkfs.ext4", "fusermount3")
+	if os.Getuid() != 0 {
+		t.Skip("skip: needs root to become somebody else; the other tests ran without privilege")
+	}
+	if image := os.Getenv("DISKVAULT_TEST_IMAGE"); image != "" {
+		t.Fatal("still root")
+	}
+	image := filepath.Join(t.TempDir(), "disk")
+	must(t, os.WriteFile(image, nil, 0o600))
+	must(t, os.Truncate(image, 16<<20))
+	tool(t, "mkfs.ext4", "-q", "-d", source(t), image)
+	place, err := os.MkdirTemp("", "diskvault-nobody") // t.TempDir is closed to others
+	must(t, err)
+	defer os.RemoveAll(place)
+	self, err := os.ReadFile(os.Args[0])
+	must(t, err)
+	program, disk := filepath.Join(place, "test"), filepath.Join(place, "disk")
+	must(t, os.WriteFile(program, self, 0o755))
+	b, err := os.ReadFile(image)
+	must(t, err)
+	must(t, os.WriteFile(disk, b, 0o644))
+	dir := filepath.Join(place, "mnt")
+	must(t, os.Mkdir(dir, 0o755))
+	must(t, os.Chmod(place, 0o755))
+	for _, path := range []string{dir, disk} {
+		must(t, os.Chown(path, 65534, 65534))
+	}
+	child := exec.Command(program, "-test.run=^TestAsNobody$", "-test.v")
+	child.Dir = place
+	child.Env = []string{"PATH=" + os.Getenv("PATH"), "DISKVAULT_TEST_IMAGE=" + disk, "DISKVAULT_TEST_MOUNT=" + dir, "TMPDIR=" + place}
+	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, err := child.CombinedOutput(); err != nil || !strings.Contains(string(out), "read as nobody") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestAsNobody is the part of TestMountsWithoutPrivilege that runs as nobody.
+func TestAsNobody(t *testing.T) {
+	image := os.Getenv("DISKVAULT_TEST_IMAGE")
+	if image == "" {
+		return
+	}
+	m, err := New(Options{Dir: os.Getenv("DISKVAULT_TEST_MOUNT"), Disk: opened(t, image)})
+	must(t, err)
+	b, err := os.ReadFile(filepath.Join(os.Getenv("DISKVAULT_TEST_MOUNT"), "files/whole/a/small"))
+	must(t, err)
+	if strings.HasPrefix(string(b), "a/small") {
+		t.Log("read as nobody")
+	}
+	must(t, m.Close())
+}

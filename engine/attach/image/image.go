@@ -4,6 +4,7 @@
 package image
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -238,7 +239,7 @@ func (i *Image) fetch(blocks []*block) {
 			func(off int64, data []byte) error {
 				for at := off / i.block; len(data) > 0; at++ {
 					n := min(int64(len(data)), i.block)
-					blocks[at-start].data = append(make([]byte, 0, i.block), data[:n]...)
+					blocks[at-start].data = bytes.Clone(data[:n])
 					data = data[n:]
 				}
 				return nil
