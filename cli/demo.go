@@ -25,8 +25,8 @@ func newDemo(inv *invocation) *cobra.Command {
 		Use:   "demo",
 		Short: "Show the whole story on a disk made for it",
 		Long: `Makes a real ext4 disk with files in a temporary folder, backs it up, changes
-files on it, backs it up again, restores both points and proves that they are
-right. Needs no root, touches nothing else, and removes the folder at the end.`,
+files on it, backs it up again, restores both points and one lost file, and
+proves that they are right. Needs no root, touches nothing else, and removes the folder at the end.`,
 		Example: "  diskvault demo\n  diskvault demo --keep",
 		Args:    atMost(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -37,6 +37,12 @@ right. Needs no root, touches nothing else, and removes the folder at the end.`,
 	return cmd
 }
 
+// The file that the disk loses, and what it is called when it is back.
+const (
+	lostFile  = "/etc/service-100.conf"
+	foundFile = "service-100.conf"
+)
+
 // demo is one performance.
 type demo struct {
 	*invocation
@@ -44,6 +50,7 @@ type demo struct {
 	folder string
 	flags  []string          // what each backup is called with besides
 	tools  map[string]string // paths of the programs
+	lost   []byte            // what the file held that only the first point has
 }
 
 func runDemo(ctx context.Context, inv *invocation, keep bool) (err error) {
@@ -192,12 +199,25 @@ func (d *demo) play() error {
 		}
 		d.printf("  %-10s  e2fsck finds the file system clean\n", "")
 	}
+	d.say("A single file that is lost comes out of the older point without restoring the disk.")
+	if err := d.run("cp", "disk@"+first+":/whole"+lostFile, foundFile); err != nil {
+		return err
+	}
+	found, err := os.ReadFile(filepath.Join(d.folder, foundFile))
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(found, d.lost) {
+		return problem.New(problem.DataNotVerified, "The file that was copied is not the one that was backed up.")
+	}
+	d.printf("  %s holds what it held\n", foundFile)
 	d.printf(`
 That is all there is to it. On a disk of yours:
 
   diskvault backup PATH            an image file or a block device
   diskvault status                 what is protected
   diskvault restore NAME --to NEW
+  diskvault ls NAME:/              the files in it; cp copies them out
   diskvault --help
 `)
 	return nil
@@ -210,7 +230,7 @@ func (d *demo) run(args ...string) error {
 	d.printf("$ diskvault %s\n", strings.Join(args, " "))
 	full := []string{"--home", filepath.Join(d.folder, "home")}
 	for _, a := range args {
-		if strings.HasSuffix(a, ".img") {
+		if strings.HasSuffix(a, ".img") || a == foundFile {
 			a = filepath.Join(d.folder, a)
 		}
 		full = append(full, a)
@@ -282,7 +302,11 @@ func (d *demo) makeDisk(image string) error {
 	if err := writeFile(filepath.Join(files, "srv", "photos.tar"), noise); err != nil {
 		return err
 	}
-	_, err := d.tool("mke2fs", "-q", "-t", "ext4", "-d", files, image, "256M")
+	var err error
+	if d.lost, err = os.ReadFile(filepath.Join(files, lostFile)); err != nil {
+		return err
+	}
+	_, err = d.tool("mke2fs", "-q", "-t", "ext4", "-d", files, image, "256M")
 	return err
 }
 
@@ -309,7 +333,7 @@ func (d *demo) changeDisk(image string) error {
 	}
 	script := filepath.Join(d.folder, "script")
 	defer os.Remove(script)
-	commands := "rm /etc/service-007.conf\nwrite " + changed + " /etc/service-007.conf\nwrite " + changed + " /var/log/new.log\nrm /etc/service-100.conf\n"
+	commands := "rm /etc/service-007.conf\nwrite " + changed + " /etc/service-007.conf\nwrite " + changed + " /var/log/new.log\nrm " + lostFile + "\n"
 	if err := os.WriteFile(script, []byte(commands), 0o600); err != nil {
 		return err
 	}
