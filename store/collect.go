@@ -208,7 +208,7 @@ func (c *collector) condemn(ctx context.Context, number int) (list bucket.Object
 		}
 	}
 	for id := range m.moved {
-		if !m.used[id] && !there[id] {
+		if !m.used[id] && !there[id] && m.packs[id] == nil {
 			doc.Moved = append(doc.Moved, id)
 		}
 	}
@@ -454,7 +454,7 @@ func (c *collector) decide(ctx context.Context, number int, doc condemnedList) (
 		}
 	}
 	for _, id := range doc.Moved {
-		if !m.used[id] {
+		if !m.used[id] && m.packs[id] == nil {
 			decision.Moved = append(decision.Moved, id)
 		}
 	}
@@ -549,14 +549,21 @@ func (c *collector) sweep(ctx context.Context, number int, decision condemnedLis
 	return nil
 }
 
-// tidy removes what sessions left behind that ended, or were given up. It is
-// called while no list is pending of which the decision is open.
+// tidy removes what sessions left behind that ended, or were given up. Sessions
+// that ended while a list is open must stay for its second marking; another
+// collector may have published one. The sessions are looked at first: those that
+// had ended by then ended before any list that is not there yet.
 func (c *collector) tidy(ctx context.Context) error {
 	s := c.store
 	sessions, err := s.sessions(ctx)
 	if err != nil {
 		return err
 	}
+	l, err := s.condemnedLists(ctx)
+	if err != nil {
+		return err
+	}
+	open := slices.ContainsFunc(l.pending, func(o bucket.Object) bool { return !slices.Contains(l.decided, listNumber(o.Key)) })
 	now, err := c.session.now(ctx)
 	if err != nil {
 		return err
@@ -565,8 +572,8 @@ func (c *collector) tidy(ctx context.Context) error {
 	for _, o := range sessions {
 		age := now.Sub(o.renewed)
 		switch {
-		case o.damage == nil && o.Ended:
-		case o.damage == nil && !o.writes() && age >= fenceAfter:
+		case o.damage == nil && o.Ended && !open:
+		case o.damage == nil && !o.writes() && !o.Ended && age >= fenceAfter:
 		case (o.damage != nil || o.writes()) && age >= resumeWithin:
 			if err := s.fence(ctx, o.ID, "The run was not heard of for a week."); err != nil {
 				return err

@@ -269,3 +269,47 @@ func TestASilentWriterIsFenced(t *testing.T) {
 		t.Errorf("%d sessions stay", n)
 	}
 }
+
+// A collector that wakes in the tidying of its collection, while another has
+// begun the next one, must leave what the other's second marking needs.
+func TestEndedSessionsStayForAnotherCollection(t *testing.T) {
+	l := newLab(t, CreateOptions{BlockSize: 16 << 10})
+	l.history(1, 200_000)
+	put := func(key string, kind seal.Kind, n int) {
+		t.Helper()
+		if _, err := l.putDocument(t.Context(), key, kind, listID(n), condemnedList{Number: n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x, err := l.beginSession(t.Context(), sessionDocument{ID: newID(), Task: taskWrite}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := l.beginSession(t.Context(), sessionDocument{ID: newID(), Task: taskCollect}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &collector{store: l.Store, session: own}
+	put(condemnedKey(1), seal.Condemned, 1)
+	if err := x.end(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	put(sweepKey(1), seal.SweepList, 1)
+	put(condemnedKey(2), seal.Condemned, 2)
+	if err := c.tidy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, there, err := l.session(t.Context(), x.doc.ID); !there || err != nil {
+		t.Fatalf("the ended session is gone (%v)", err)
+	}
+	put(sweepKey(2), seal.SweepList, 2)
+	if err := c.tidy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, there, err := l.session(t.Context(), x.doc.ID); there || err != nil {
+		t.Fatalf("the ended session stays (%v)", err)
+	}
+	if err := own.end(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}

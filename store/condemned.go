@@ -218,7 +218,7 @@ func (c *clearance) news(ctx context.Context) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		packs = append(append(packs, list.Data...), list.Metadata...)
+		packs = slices.Concat(packs, list.Data, list.Metadata, list.Moved)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
