@@ -78,6 +78,20 @@ const (
 	CatalogUnreachable     Code = "CatalogUnreachable"
 	CallerNotAllowed       Code = "AuthorizationFailed"
 	NoServer               Code = "NoServer"
+	SignInFailed           Code = "invalid_client"
+	TokenInvalid           Code = "InvalidAuthenticationToken"
+	RequestUnreadable      Code = "InvalidRequestContent"
+	APIVersionMissing      Code = "MissingApiVersionParameter"
+	APIVersionUnknown      Code = "NoRegisteredProviderFound"
+	NamespaceUnknown       Code = "InvalidResourceNamespace"
+	TypeUnknown            Code = "InvalidResourceType"
+	MethodUnknown          Code = "MethodNotAllowed"
+	ParameterInvalid       Code = "InvalidParameter"
+	NotRegistered          Code = "MissingSubscriptionRegistration"
+	TooManyRequests        Code = "TooManyRequests"
+	DiskOptionUnsupported  Code = "DiskOptionNotSupported"
+	ListenFailed           Code = "ListenFailed"
+	SignInKeysDamaged      Code = "SignInKeysDamaged"
 	NothingToConfirm       Code = "NothingToConfirm"
 	SettingIrreversible    Code = "SettingIrreversible"
 	SnapshotGroupMissing   Code = "UserErrorOperationalStoreParametersNotProvided"
@@ -271,6 +285,34 @@ var table = []Entry{
 		[]string{"Have a role assigned that holds the action named, at the scope named or above it."}},
 	{NoServer, Refused, "No server runs, which jobs that nobody waits for need.",
 		[]string{"Start one: `diskvault serve`", "Or do it at once from the command line: diskvault backup, diskvault restore."}},
+	{SignInFailed, Refused, "The program is not known, or its secret is wrong or has expired.",
+		[]string{"Check the client ID and the secret.", "Make a new secret: diskvault role create-sp NAME"}},
+	{TokenInvalid, Refused, "The request has no token, or one that is not valid here.",
+		[]string{"Sign in again, at the authority that `diskvault role create-sp` names, and send the token with the request."}},
+	{RequestUnreadable, Usage, "The body of the request cannot be read.",
+		[]string{"Correct the body; the message says where."}},
+	{APIVersionMissing, Usage, "The request does not say which api-version it means.",
+		[]string{"Add ?api-version= to the URL, for example 2023-11-01."}},
+	{APIVersionUnknown, Usage, "The resource type is not offered in this api-version.",
+		[]string{"Use one of the api-versions that the message names."}},
+	{NamespaceUnknown, NotFound, "There is no resource provider of this name.",
+		[]string{"Correct the path of the request."}},
+	{TypeUnknown, NotFound, "The resource provider has no such type of resource or action.",
+		[]string{"Correct the path of the request."}},
+	{MethodUnknown, Usage, "This cannot be done with the resource.",
+		[]string{"Use another method; the Allow header names them."}},
+	{ParameterInvalid, Usage, "A parameter of the request has a value that cannot be used.",
+		[]string{"Correct the value that the message names."}},
+	{NotRegistered, Refused, "The subscription is not registered to use the resource provider.",
+		[]string{"Register it: POST /subscriptions/{id}/providers/{namespace}/register"}},
+	{TooManyRequests, Busy, "The caller sends more requests than it may.",
+		[]string{"Wait as long as the Retry-After header says, then send it again."}},
+	{DiskOptionUnsupported, Usage, "A disk or snapshot cannot be made in this way here.",
+		[]string{"Use createOption Empty, Copy of a snapshot, or name a source by creationData.sourceUri or the tag diskvault-source."}},
+	{ListenFailed, Failed, "The server cannot listen at the address.",
+		[]string{"Check that no other server runs there, and that the address is one of this host."}},
+	{SignInKeysDamaged, Failed, "The keys by which tokens are signed, or the certificate authority, cannot be read.",
+		[]string{"Restore the folder named from a backup of the data folder, or remove it: new keys are made then, and clients sign in again."}},
 	{NothingToConfirm, Refused, "Retention is not paused, so there is nothing to confirm.",
 		[]string{"Nothing is to be done: points expire by their rules."}},
 	{SettingIrreversible, Refused, "The setting was made for good and cannot be taken back.",

@@ -114,12 +114,17 @@ func (a Acting) AddMissingRoles(ctx context.Context, r InstanceRequest, at acces
 	if err != nil {
 		return nil, err
 	}
+	return a.assignAll(ctx, report.Missing, at)
+}
+
+// assignAll makes role assignments at the resources named or above them.
+func (a Acting) assignAll(ctx context.Context, missing []access.Grant, at access.Level) ([]resource.RoleAssignment, error) {
 	grants, err := a.s.grants(ctx, append([]string{a.who.Principal}, a.who.Groups...)...)
 	if err != nil {
 		return nil, err
 	}
 	var wanted []access.Grant
-	for _, m := range report.Missing {
+	for _, m := range missing {
 		wanted = append(wanted, m.At(at))
 	}
 	if err := grants.CheckGranter(a.who, wanted); err != nil {
