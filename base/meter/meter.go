@@ -32,6 +32,12 @@ type Meter struct {
 	queues []*Queue // guarded by mu
 	seams  []*Seam  // guarded by mu
 	ended  time.Time
+
+	waits    []*wait            // guarded by mu
+	signals  map[string]float64 // guarded by mu
+	absent   map[string]string  // guarded by mu
+	timeline timeline           // guarded by mu
+	progress progress           // guarded by mu
 }
 
 type phase struct {
@@ -74,6 +80,8 @@ func (m *Meter) Finish() {
 	defer m.mu.Unlock()
 	if m.ended.IsZero() {
 		m.ended = time.Now()
+		m.look(m.ended)
+		m.endWindow(m.ended)
 	}
 }
 
@@ -116,14 +124,25 @@ func (m *Meter) Seam(name string) *Seam {
 	return s
 }
 
-// Sample reads the occupancy of each queue once. The owner of the job calls it
-// five times a second.
+// Sample reads the occupancy of each queue once, looks whether the progress
+// marks moved, and ends a window of the time line when it is full. The owner of
+// the job calls it five times a second.
 func (m *Meter) Sample() {
 	m.mu.Lock()
 	queues := m.queues
 	m.mu.Unlock()
 	for _, q := range queues {
 		q.sample()
+	}
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.ended.IsZero() {
+		return
+	}
+	m.look(now)
+	if m.timeline.due(now, m.start) {
+		m.endWindow(now)
 	}
 }
 
@@ -187,14 +206,18 @@ func (w *Worker) Done() {
 	w.mu.Unlock()
 }
 
-func (w *Worker) totals(now time.Time) [states]time.Duration {
+// totals also gives the state that the worker is in, and since when; of one
+// that has ended, Starved.
+func (w *Worker) totals(now time.Time) (t [states]time.Duration, state State, since time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	t := w.total
-	if !w.done {
-		t[w.state] += now.Sub(w.since)
+	t = w.total
+	if w.done {
+		return t, Starved, 0
 	}
-	return t
+	since = max(0, now.Sub(w.since)) // it may have changed since now was read
+	t[w.state] += since
+	return t, w.state, since
 }
 
 // Queue is the occupancy histogram of a queue, in quarters of its capacity.
@@ -229,8 +252,9 @@ type Seam struct {
 }
 
 // Observe counts one operation that began at start and has just ended.
-func (s *Seam) Observe(start time.Time, err error) {
-	d := time.Since(start)
+func (s *Seam) Observe(start time.Time, err error) { s.add(time.Since(start), err) }
+
+func (s *Seam) add(d time.Duration, err error) {
 	s.count.Add(1)
 	s.ns.Add(int64(d))
 	if err != nil {

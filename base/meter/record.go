@@ -1,6 +1,10 @@
 package meter
 
-import "time"
+import (
+	"maps"
+	"math"
+	"time"
+)
 
 // Record is the account of a job as data: what is stored with the job, shown
 // by the command line and judged by the diagnosis. Durations are seconds.
@@ -9,6 +13,12 @@ type Record struct {
 	Stages []StageRecord `json:"stages"`
 	Queues []QueueRecord `json:"queues,omitempty"`
 	Seams  []SeamRecord  `json:"seams,omitempty"`
+
+	Waits    []WaitRecord       `json:"waits,omitempty"`
+	Progress ProgressRecord     `json:"progress,omitzero"`
+	Windows  []Window           `json:"windows,omitempty"`
+	Signals  map[string]float64 `json:"signals,omitempty"` // of the surroundings
+	Absent   map[string]string  `json:"absent,omitempty"`  // signals that could not be had, and why
 }
 
 // PhaseRecord is the time spent in one phase.
@@ -31,6 +41,12 @@ type StageRecord struct {
 	Locked        float64            `json:"locked"`
 	Bytes         int64              `json:"bytes"`
 	Timers        map[string]float64 `json:"timers,omitempty"`
+
+	// While the stage runs: for how long by now the worker that has been at one
+	// piece of work longest, and the one that has been held up by a limit or a
+	// wait before a retry.
+	Age  float64 `json:"age,omitempty"`
+	Held float64 `json:"held,omitempty"`
 }
 
 // QueueRecord counts samples by how full the queue was: up to a quarter, a
@@ -74,6 +90,12 @@ func (m *Meter) Record() Record {
 	for _, s := range m.seams {
 		r.Seams = append(r.Seams, s.record())
 	}
+	for _, w := range m.waits {
+		r.Waits = append(r.Waits, w.record(now))
+	}
+	r.Progress = m.progress.record(now, m.ended.IsZero())
+	r.Windows = m.timeline.windows()
+	r.Signals, r.Absent = maps.Clone(m.signals), maps.Clone(m.absent)
 	return r
 }
 
@@ -100,7 +122,13 @@ func (m *Meter) phaseRecords(now time.Time) []PhaseRecord {
 func (s *Stage) record(now time.Time) StageRecord {
 	r := StageRecord{Stage: s.name, Workers: len(s.workers), Bytes: s.bytes.Load()}
 	for i := range s.workers {
-		t := s.workers[i].totals(now)
+		t, state, since := s.workers[i].totals(now)
+		switch state {
+		case Work:
+			r.Age = max(r.Age, since.Seconds())
+		case Limited, Backoff:
+			r.Held = max(r.Held, since.Seconds())
+		}
 		r.Work += t[Work].Seconds()
 		r.Starved += t[Starved].Seconds()
 		r.Backpressured += t[Backpressured].Seconds()
@@ -133,6 +161,20 @@ func (s *Seam) record() SeamRecord {
 		r.Buckets = append(r.Buckets, s.buckets[i].Load())
 	}
 	return r
+}
+
+// Quantile gives the latency, in seconds, that the share q of the operations
+// did not exceed; zero without operations. It is exact to its bucket, within a
+// factor of two.
+func (r SeamRecord) Quantile(q float64) float64 {
+	want := int64(math.Ceil(q * float64(r.Count)))
+	var seen int64
+	for i, n := range r.Buckets {
+		if seen += n; seen >= want && n > 0 {
+			return min(r.Max, float64(int64(1)<<i)/1e6)
+		}
+	}
+	return r.Max
 }
 
 // Bottleneck names the stage that holds the pipeline back, by the crossing
