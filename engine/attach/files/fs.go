@@ -59,6 +59,9 @@ func (f *FS) List(ino uint64) (all []Entry, odd int, err error) {
 				odd++
 				return nil
 			}
+			if len(all) >= node.MaxEntries {
+				return node.Unsupportedf("a folder of more than %d entries", node.MaxEntries)
+			}
 			all = append(all, e)
 			return nil
 		})

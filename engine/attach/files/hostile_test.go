@@ -17,7 +17,7 @@ import (
 
 // smallImages are file systems of each kind, made without privilege.
 func smallImages(t testing.TB) map[string]string {
-	needs(t, false, "mkfs.ext4", "mkfs.xfs", "mkfs.vfat", "mcopy", "mkfs.ntfs")
+	needs(t, false, "mkfs.ext4", "mkfs.xfs", "mkfs.vfat", "mcopy", "mkfs.ntfs", "ntfscp")
 	src := t.TempDir()
 	for i := range 60 {
 		must(t, os.WriteFile(filepath.Join(src, "a file with a name "+strconv.Itoa(i)), bytes.Repeat([]byte("data"), i*i*10), 0o644))
@@ -28,7 +28,10 @@ func smallImages(t testing.TB) map[string]string {
 	tool(t, "mkfs.ext4", "-q", "-d", src, ext4)
 	tool(t, "mkfs.vfat", fat)
 	tool(t, "sh", "-c", "cd '"+src+"' && rm link && mcopy -s -i '"+fat+"' * ::/")
-	tool(t, "mkfs.ntfs", "-Q", "-F", ntfs)
+	tool(t, "mkfs.ntfs", "-Q", "-F", "-C", ntfs)
+	for i := range 25 {
+		tool(t, "ntfscp", "-f", "-q", ntfs, filepath.Join(src, "a file with a name "+strconv.Itoa(59-i)), "/a copy "+strconv.Itoa(i))
+	}
 	proto := "/stand\n0 0\nd--755 0 0\n"
 	for i := range 60 {
 		proto += "file" + strconv.Itoa(i) + " ---644 0 0 /etc/hostname\n"
@@ -181,7 +184,7 @@ func checkProblem(t testing.TB, err error) {
 // TestHarmedFileSystems changes bytes by chance: no reader may panic, hang or
 // take much memory.
 func TestHarmedFileSystems(t *testing.T) {
-	seeds := 1500
+	seeds := 400
 	if n, err := strconv.Atoi(os.Getenv("DISKVAULT_SEEDS")); err == nil {
 		seeds = n
 	}
@@ -224,4 +227,62 @@ func FuzzImage(f *testing.F) {
 		f.Add(b[:min(len(b), 1<<20)])
 	}
 	f.Fuzz(func(t *testing.T, b []byte) { explore(t, bytes.NewReader(b), int64(len(b))) })
+}
+
+// TestAnNTFSFolderWithoutItsIndex holds that damage which chance rarely makes
+// is told as damage.
+func TestAnNTFSFolderWithoutItsIndex(t *testing.T) {
+	needs(t, false, "mkfs.ntfs")
+	path := blank(t, 8<<20)
+	tool(t, "mkfs.ntfs", "-Q", "-F", path)
+	b, err := os.ReadFile(path)
+	must(t, err)
+	const root, indexRoot = 5, 0x90
+	cluster := int(le.Uint16(b[11:])) * int(b[13])
+	record := b[int(le.Uint64(b[48:]))*cluster+root*1024:][:1024]
+	found := false
+	for at := int(le.Uint16(record[20:])); le.Uint32(record[at:]) != 0xffffffff; at += int(le.Uint32(record[at+4:])) {
+		if le.Uint32(record[at:]) == indexRoot {
+			record[at], found = indexRoot+1, true
+		}
+	}
+	must(t, os.WriteFile(path, b, 0o600))
+	fs := lone(t, path)
+	if _, _, err := fs.List(fs.Root()); !found || !problem.Is(err, problem.FileSystemDamaged) {
+		t.Errorf("found %v: %v", found, err)
+	}
+}
+
+// TestAFolderWithoutEnd lists an ext2 folder whose size and blocks pretend to
+// be a thousand times what is there.
+func TestAFolderWithoutEnd(t *testing.T) {
+	needs(t, false, "mkfs.ext2", "debugfs")
+	src := t.TempDir()
+	for i := range 150 {
+		must(t, os.WriteFile(filepath.Join(src, "n"+strconv.Itoa(i)), nil, 0o644))
+	}
+	path := blank(t, 64<<20)
+	tool(t, "mkfs.ext2", "-q", "-b", "4096", "-d", src, path)
+	// Every triple, double and single indirect block is one that names itself.
+	b := make([]byte, 4096)
+	for i := 0; i < len(b); i += 4 {
+		le.PutUint32(b[i:], 9000)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	_, err = f.WriteAt(b, 9000*4096)
+	must(t, err)
+	must(t, f.Close())
+	for _, field := range []string{"block[IND] 9000", "block[DIND] 9000", "block[TIND] 9000", "size 1000000000"} {
+		tool(t, "debugfs", "-w", "-R", "set_inode_field / "+field, path)
+	}
+	fs := lone(t, path)
+	start := time.Now()
+	all, _, err := fs.List(fs.Root())
+	if !problem.Is(err, problem.FileSystemDamaged) && !problem.Is(err, problem.FileSystemNotSupported) {
+		t.Errorf("%d entries, %v", len(all), err)
+	}
+	if d := time.Since(start); d > 20*time.Second {
+		t.Errorf("took %s", d)
+	}
 }

@@ -38,7 +38,7 @@ func TestReadsAsTheKernelDoes(t *testing.T) {
 			variant{"ext4 of 1 KiB blocks", 128 << 20, []string{"mkfs.ext4", "-q", "-b", "1024", "-O", "^metadata_csum"}, few},
 			variant{"ext4 of 32 bits", 256 << 20, []string{"mkfs.ext4", "-q", "-O", "^64bit,^flex_bg,^has_journal", "-I", "128"}, old},
 			variant{"ext4 with groups of descriptors", 256 << 20, []string{"mkfs.ext4", "-q", "-b", "1024", "-O", "meta_bg,^resize_inode"}, few},
-			variant{"ext4 with big clusters", 256 << 20, []string{"mkfs.ext4", "-q", "-O", "bigalloc", "-C", "65536"}, few},
+			variant{"ext4 with big clusters", 768 << 20, []string{"mkfs.ext4", "-q", "-O", "bigalloc", "-C", "65536"}, few},
 			variant{"ext3", 256 << 20, []string{"mkfs.ext3", "-q"}, few},
 			variant{"xfs of 1 KiB blocks", 320 << 20, []string{"mkfs.xfs", "-q", "-b", "size=1024", "-n", "size=4096", "-i", "size=512"}, huge},
 			variant{"xfs without big times", 320 << 20, []string{"mkfs.xfs", "-q", "-m", "bigtime=0,rmapbt=1", "-n", "size=16384"}, old},

@@ -152,6 +152,9 @@ func (j *journal) after(n uint32) uint32 {
 	return n
 }
 
+// maxRevoked bounds how many blocks a journal takes back.
+const maxRevoked = 4 << 20
+
 // scan goes through all transactions that are whole, and returns for each
 // block the newest content that was not revoked. A transaction without its
 // commit block is the end: it never happened.
@@ -173,6 +176,9 @@ func (j *journal) scan(at, sequence uint32) (map[uint64]logged, bool, error) {
 		}
 		for _, n := range t.revoked {
 			revoked[n] = sequence
+		}
+		if len(revoked) > maxRevoked {
+			return nil, false, node.Damagedf("it takes back more than it can hold")
 		}
 		at, left = next, t.left
 		sequence++
@@ -232,6 +238,9 @@ func (t *transaction) read(at uint32) (next uint32, whole bool, err error) {
 		case typeRevoke:
 			if !t.revoke(b) {
 				return 0, false, nil
+			}
+			if len(t.revoked) > maxRevoked {
+				return 0, false, node.Damagedf("it takes back more than it can hold")
 			}
 		case typeCommit:
 			if j.sums() {

@@ -9,6 +9,7 @@ type extentWalk struct {
 	to     *node.Mapped
 	next   int64 // no extent may begin before this block of the file
 	count  int
+	read   int64 // bytes of nodes
 }
 
 // node reads a node of the tree. above is the depth of its parent, -1 for the
@@ -34,6 +35,9 @@ func (w *extentWalk) node(b []byte, above int, summed bool) error {
 			return node.Damagedf("the extents of inode %d are out of order", w.inode.number)
 		}
 		if depth > 0 {
+			if w.read += s.blockSize; w.read > node.MaxTree {
+				return node.Damagedf("the extents of inode %d take too much room", w.inode.number)
+			}
 			child, err := s.block(uint64(le.Uint32(e[4:])) | uint64(le.Uint16(e[8:]))<<32)
 			if err != nil {
 				return err
@@ -66,9 +70,9 @@ func (w *extentWalk) node(b []byte, above int, summed bool) error {
 	return nil
 }
 
-// maxMapBlocks bounds the blocks of block numbers that are read for one file:
-// enough for 4 TiB in blocks of 4 KiB.
-const maxMapBlocks = 1 << 20
+// maxMap bounds the bytes of block numbers that are read for one file: enough
+// for 4 TiB in blocks of 4 KiB.
+const maxMap = 4 << 30
 
 // mapWalk collects the blocks of a file without extents.
 type mapWalk struct {
@@ -76,7 +80,7 @@ type mapWalk struct {
 	to     *node.Mapped
 	at     int64 // block of the file
 	left   int64 // blocks until its end
-	read   int
+	read   int64 // bytes of block numbers
 }
 
 func (w *mapWalk) file(i inode) error {
@@ -107,8 +111,8 @@ func (w *mapWalk) branch(n uint32, level int) error {
 		w.at, w.left = w.at+1, w.left-1
 		return err
 	}
-	if w.read++; w.read > maxMapBlocks {
-		return node.Unsupportedf("a file with more than %d blocks of block numbers", maxMapBlocks)
+	if w.read += s.blockSize; w.read > maxMap {
+		return node.Unsupportedf("a file of so many blocks without extents")
 	}
 	b, err := s.block(uint64(n))
 	if err != nil {

@@ -29,6 +29,7 @@ type System struct {
 const (
 	rootNumber = 1
 	entrySize  = 32
+	maxFolder  = 65536 * entrySize // which FAT itself sets
 )
 
 // Probe tells whether the first sector is that of a FAT file system.
@@ -144,7 +145,7 @@ func (s *System) chain(first uint32, size int64) (*node.Mapped, error) {
 		return nil, node.Damagedf("a file begins in cluster %d", first)
 	}
 	for n, at := first, int64(0); ; at += s.cluster {
-		if at > int64(s.last)*s.cluster || size < 0 && at > node.MaxDirectory {
+		if at > int64(s.last)*s.cluster || size < 0 && at > maxFolder {
 			return nil, node.Damagedf("a chain of clusters goes in circles")
 		}
 		if err := m.Add(node.Run{Off: at, Length: s.cluster, At: s.data + int64(n-2)*s.cluster}); err != nil {

@@ -14,8 +14,6 @@ var (
 	// ErrUnsupported: it is made in a way that the reader does not know. It is
 	// returned instead of bytes that might be wrong.
 	ErrUnsupported = errors.New("not supported")
-	// ErrNotFound: there is no such file.
-	ErrNotFound = errors.New("no such file")
 )
 
 // Kind of a file.
@@ -111,7 +109,10 @@ type Facts struct {
 const (
 	MaxRuns      = 4 << 20   // pieces of one file
 	MaxDirectory = 1 << 30   // bytes of one folder
+	MaxEntries   = 4 << 20   // entries of one folder
+	MaxTree      = 1 << 30   // bytes of the tree that tells where one file lies
 	MaxXattr     = 64 << 10  // bytes of one value, as in Linux
+	MaxXattrs    = 64 << 20  // bytes of all of one file
 	MaxLink      = 64 << 10  // bytes of a symbolic link
 	MaxRead      = 256 << 20 // bytes of metadata read at once
 )

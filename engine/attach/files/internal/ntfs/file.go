@@ -119,7 +119,7 @@ func (s *System) special(r *record) (special, error) {
 	flags := le.Uint32(standard.value()[32:])
 	if flags&fileReparse != 0 {
 		c, err := s.stream(r.parts, typeReparse, "")
-		if errors.Is(err, node.ErrNotFound) {
+		if errors.Is(err, errNoStream) {
 			return special{}, nil
 		}
 		if err != nil {
@@ -181,7 +181,7 @@ func (s *System) interix(r *record) (special, error) {
 		return special{}, err
 	}
 	c, err := s.stream(r.parts, typeData, "")
-	if errors.Is(err, node.ErrNotFound) {
+	if errors.Is(err, errNoStream) {
 		return special{}, nil
 	}
 	if err != nil {
@@ -221,7 +221,7 @@ func (s *System) Content(number uint64) (node.Content, error) {
 		return nil, err
 	}
 	c, err := s.stream(r.parts, typeData, "")
-	if errors.Is(err, node.ErrNotFound) {
+	if errors.Is(err, errNoStream) {
 		return node.Inline(nil), nil
 	}
 	return c, err

@@ -32,6 +32,9 @@ func (s *System) List(number uint64, each func(node.Entry) error) error {
 
 func (s *System) whole(r *record, kind uint32, limit int64) ([]byte, error) {
 	c, err := s.stream(r.parts, kind, indexName)
+	if errors.Is(err, errNoStream) {
+		return nil, node.Damagedf("the folder %d has no index", r.number)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +44,7 @@ func (s *System) whole(r *record, kind uint32, limit int64) ([]byte, error) {
 // blocks reads the blocks of the index that are in use.
 func (s *System) blocks(r *record, size int64, each func(node.Entry) error) error {
 	c, err := s.stream(r.parts, typeIndex, indexName)
-	if errors.Is(err, node.ErrNotFound) {
+	if errors.Is(err, errNoStream) {
 		return nil
 	}
 	if err != nil {

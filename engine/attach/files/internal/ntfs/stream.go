@@ -1,6 +1,7 @@
 package ntfs
 
 import (
+	"errors"
 	"sort"
 
 	"github.com/diskvault/diskvault/engine/attach/files/internal/node"
@@ -11,6 +12,9 @@ const (
 	flagCompressed = 0x00ff
 	flagEncrypted  = 0x4000
 )
+
+// errNoStream: a file has no attribute of this kind and name.
+var errNoStream = errors.New("a file lacks an attribute")
 
 // stream gives what the attribute of a kind and name holds, which can be in
 // several pieces.
@@ -29,7 +33,7 @@ func (s *System) stream(all []attribute, kind uint32, name string) (node.Content
 		pieces = append(pieces, a)
 	}
 	if len(pieces) == 0 {
-		return nil, node.ErrNotFound
+		return nil, errNoStream
 	}
 	sort.SliceStable(pieces, func(i, j int) bool { return le.Uint64(pieces[i].raw[16:]) < le.Uint64(pieces[j].raw[16:]) })
 	first := pieces[0]

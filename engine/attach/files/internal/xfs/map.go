@@ -9,6 +9,7 @@ type extentWalk struct {
 	to     *node.Mapped
 	next   uint64 // no extent may begin before this block of the file
 	count  int
+	read   int64 // bytes of nodes
 }
 
 // records takes extents of 16 bytes each.
@@ -68,6 +69,9 @@ func (w *extentWalk) node(block uint64, level int) error {
 	at, err := s.place(block)
 	if err != nil {
 		return err
+	}
+	if w.read += s.blockSize; w.read > node.MaxTree {
+		return node.Damagedf("the extents of inode %d take too much room", w.inode.number)
 	}
 	b, err := s.device.Bytes(at, s.blockSize)
 	if err != nil {

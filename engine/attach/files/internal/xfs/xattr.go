@@ -22,6 +22,7 @@ type xattrs struct {
 	number uint64
 	fork   *node.Mapped
 	all    map[string][]byte
+	read   int // bytes
 }
 
 // Xattrs implements node.System.
@@ -50,6 +51,9 @@ func (x *xattrs) wrong() error {
 
 // add takes an attribute over under the name that Linux gives it.
 func (x *xattrs) add(flags byte, name string, value []byte) error {
+	if x.read += 64 + len(name) + len(value); x.read > node.MaxXattrs {
+		return x.wrong()
+	}
 	switch {
 	case flags&(attrIncomplete|attrParent) != 0:
 		return nil
