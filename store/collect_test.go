@@ -160,9 +160,9 @@ func TestCompactionMovesWhatIsInUse(t *testing.T) {
 	for _, kind := range []string{"sparse", "small"} {
 		t.Run(kind, func(t *testing.T) {
 			l := newLab(t, CreateOptions{BlockSize: 16 << 10})
-			points, disks := l.history(40, 3_000_000)
+			points, disks := l.history(70, 3_000_000)
 			if kind == "sparse" {
-				for i, p := range points[:39] {
+				for i, p := range points[:69] {
 					if i%10 != 0 {
 						if err := l.DeletePoint(t.Context(), p.ID); err != nil {
 							t.Fatal(err)
@@ -181,7 +181,7 @@ func TestCompactionMovesWhatIsInUse(t *testing.T) {
 			check := func() {
 				t.Helper()
 				for i, p := range points {
-					if kind == "small" || i%10 == 0 || i == 39 {
+					if kind == "small" || i%10 == 0 || i == 69 {
 						l.holds(p, disks[i])
 					}
 				}

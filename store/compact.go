@@ -16,9 +16,11 @@ const DefaultMaxUnused = 0.05
 
 const (
 	// smallPack is the share of a full pack below which a pack is small; when
-	// there are manySmall, they are put together.
-	smallPack = 0.25
-	manySmall = 16
+	// there are manySmall, they are put together. What an hour changes on a disk
+	// makes a pack of some MiB, which may stay as it is: it costs a request when it
+	// is read, while to rewrite it costs a request and all of its bytes.
+	smallPack = 1. / 32
+	manySmall = 64
 )
 
 // candidate is a pack that could be compacted.
@@ -179,7 +181,11 @@ func (c *collector) move(ctx context.Context, w *mover, m *marking, packs []cand
 		moved, err := w.pack(ctx, p, m)
 		done(moved)
 		if isDamage(err) {
-			// It stays as it is; what was moved of it is garbage.
+			// It stays as it is; what was moved of it is garbage. One that is gone
+			// was moved by another collection.
+			if isMissing(err) {
+				continue
+			}
 			if err := c.store.markDamaged(ctx, p.id, reason(err)); err != nil {
 				return err
 			}
