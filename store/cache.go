@@ -53,6 +53,24 @@ func (c *lru[K, V]) put(k K, v V, weight int) {
 	}
 }
 
+// remove forgets one value.
+func (c *lru[K, V]) remove(k K) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e, ok := c.items[k]; ok {
+		c.weight -= c.order.Remove(e).(*lruItem[K, V]).weight
+		delete(c.items, k)
+	}
+}
+
+// drop forgets all.
+func (c *lru[K, V]) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.order.Init()
+	c.items, c.weight = nil, 0
+}
+
 // packKeys remembers the keys of packs, which stand in their headers.
 type packKeys struct{ lru[pack.ID, *seal.Key] }
 

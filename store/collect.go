@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/diskvault/diskvault/base/meter"
+	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/store/bucket"
 	"github.com/diskvault/diskvault/store/internal/pack"
 	"github.com/diskvault/diskvault/store/internal/seal"
@@ -205,6 +206,12 @@ func (c *collector) condemn(ctx context.Context, number int) (list bucket.Object
 			c.report.Spared.add(p.size)
 		default:
 			doc.add(p.kind, p.id)
+			continue
+		}
+		if p.kind == seal.MetadataPack {
+			if err := m.retain(ctx, p.id); err != nil && !isDamage(err) {
+				return list, err
+			}
 		}
 	}
 	for id := range m.moved {
@@ -225,7 +232,11 @@ func (c *collector) condemn(ctx context.Context, number int) (list bucket.Object
 		return list, err
 	}
 	// If somebody else was faster, theirs is the list.
-	return s.bucket.Stat(ctx, condemnedKey(number))
+	list, err = s.bucket.Stat(ctx, condemnedKey(number))
+	if isMissing(err) {
+		return bucket.Object{}, nil // and is through
+	}
+	return list, err
 }
 
 // forget adds the packs that are noted as damaged, are gone, and that nothing
@@ -262,7 +273,9 @@ func (c *collector) mark(ctx context.Context, phase string, r *roots, listed map
 	}
 	for i, img := range r.images {
 		if err := m.all(ctx, &roots{images: []root{img}}); err != nil {
-			return nil, err
+			if gone, unknown := c.givenUp(ctx, img.session, err); !gone {
+				return nil, errors.Join(err, unknown)
+			}
 		}
 		c.progress(phase, int64(i+1), int64(len(r.images)))
 	}
@@ -271,6 +284,23 @@ func (c *collector) mark(ctx context.Context, phase string, r *roots, listed map
 	c.report.Nodes += m.nodes
 	c.report.Blocks += m.blocks
 	return m, err
+}
+
+// givenUp tells whether an image that cannot be read may be left out: that of a
+// session that was out of touch for too long, and now cannot commit any more. Its
+// process may have died before it saw that the base was gone.
+func (c *collector) givenUp(ctx context.Context, o *sessionObject, unreadable error) (bool, error) {
+	if o == nil || !problem.Is(unreadable, problem.CollectBlocked) {
+		return false, nil
+	}
+	now, err := c.session.now(ctx)
+	if err != nil || now.Sub(o.renewed) < fenceAfter && !c.store.dead(o) {
+		return false, err
+	}
+	if o.writes() {
+		err = c.store.fence(ctx, o.ID, "The run was not heard of for an hour.")
+	}
+	return err == nil, err
 }
 
 // weigh counts what is in use.
@@ -332,7 +362,14 @@ func (c *collector) finish(ctx context.Context, list bucket.Object) (done bool, 
 	}
 	c.report.Condemned = doc.share(c.sizes)
 	decision, err := s.readList(ctx, sweepKey(number), seal.SweepList)
-	if errors.Is(err, bucket.ErrNotFound) {
+	undecided := errors.Is(err, bucket.ErrNotFound)
+	if err != nil && !undecided {
+		return false, err
+	}
+	if over, err := c.overtaken(ctx, number); over || err != nil {
+		return over, err
+	}
+	if undecided {
 		if done, err = c.due(ctx, list); err != nil || !done {
 			return done, err
 		}
@@ -346,6 +383,22 @@ func (c *collector) finish(ctx context.Context, list bucket.Object) (done bool, 
 	c.report.Rescued.Packs += condemned.Packs - going.Packs
 	c.report.Rescued.Bytes += condemned.Bytes - going.Bytes
 	return true, c.sweep(ctx, number, decision)
+}
+
+// overtaken tells whether a later list than this one was decided. Then it was
+// put by a collection that slept while others went through all of its number and
+// more: writers do not look at it, and what it names may be in use again.
+func (c *collector) overtaken(ctx context.Context, number int) (bool, error) {
+	s := c.store
+	l, err := s.condemnedLists(ctx)
+	if err != nil || !guardNumber || len(l.decided) == 0 || l.decided[len(l.decided)-1] <= number {
+		return false, err
+	}
+	c.report.Condemned = Share{}
+	if err := s.bucket.Delete(ctx, condemnedKey(number)); err != nil {
+		return true, err
+	}
+	return true, s.bucket.Delete(ctx, sweepKey(number))
 }
 
 // due waits until the grace of a list is over and every writer heeds it. It is
@@ -451,6 +504,10 @@ func (c *collector) decide(ctx context.Context, number int, doc condemnedList) (
 	for kind, id := range doc.packs() {
 		if m.packs[id] == nil {
 			decision.add(kind, id)
+		} else if kind == seal.MetadataPack {
+			if err := m.retain(ctx, id); err != nil && !isDamage(err) {
+				return decision, false, err
+			}
 		}
 	}
 	for _, id := range doc.Moved {
@@ -465,6 +522,9 @@ func (c *collector) decide(ctx context.Context, number int, doc condemnedList) (
 	}
 	if err != nil {
 		return decision, false, err
+	}
+	if over, err := c.overtaken(ctx, number); over || err != nil {
+		return decision, over, err
 	}
 	// If the list is gone the collection was through before this decision,
 	// which then is about packs that may be in use again.
@@ -528,17 +588,6 @@ func (c *collector) sweep(ctx context.Context, number int, decision condemnedLis
 	if err := s.bucket.Delete(ctx, condemnedKey(number)); err != nil {
 		return err
 	}
-	l, err := s.condemnedLists(ctx)
-	if err != nil {
-		return err
-	}
-	for _, n := range l.decided {
-		if n < number {
-			if err := s.bucket.Delete(ctx, sweepKey(n)); err != nil {
-				return err
-			}
-		}
-	}
 	if c.blind {
 		return nil
 	}
@@ -567,6 +616,13 @@ func (c *collector) tidy(ctx context.Context) error {
 	now, err := c.session.now(ctx)
 	if err != nil {
 		return err
+	}
+	for i, n := range l.decided {
+		if i < len(l.decided)-1 {
+			if err := s.bucket.Delete(ctx, sweepKey(n)); err != nil {
+				return err
+			}
+		}
 	}
 	alive := map[ID]bool{}
 	for _, o := range sessions {

@@ -96,7 +96,7 @@ func (r *copyRun) do(ctx context.Context, base *Point) (p Point, err error) {
 		}
 	}
 	if before != nil {
-		r.base, r.baseTop = before.tree.NewCursor(), before.tree.Top()
+		r.base, r.baseTop = r.writer.base.NewCursor(), r.writer.base.Top()
 		if r.takeOver = !before.partial; r.takeOver {
 			if r.doubtful, err = r.writer.Doubtful(); errors.Is(err, ErrBaseDamaged) {
 				r.takeOver = false

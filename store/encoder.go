@@ -65,8 +65,8 @@ func (w *Writer) NewEncoder(stage *meter.Stage, worker int) (*Encoder, error) {
 		decide: stage.Timer("decide"), compress: stage.Timer("compress"), encrypt: stage.Timer("encrypt"),
 		payload: make([]byte, 0, FrameSize),
 	}
-	if w.options.Base != nil {
-		e.base = w.options.Base.tree.NewCursor()
+	if w.base != nil {
+		e.base = w.base.NewCursor()
 	}
 	return e, nil
 }

@@ -12,4 +12,7 @@ const (
 	guardReview    = true // a collector marks again before it decides
 	guardEnded     = true // sessions that ended stay while packs are condemned
 	guardList      = true // a decision is void once its list is gone
+	guardNumber    = true // and a list once a later one was decided
+	guardRun       = true // a session that was removed does not come back
+	guardPlaces    = true // a writer refers to what the nodes of its base name
 )

@@ -9,4 +9,7 @@ var (
 	guardReview    = true
 	guardEnded     = true
 	guardList      = true
+	guardNumber    = true
+	guardRun       = true
+	guardPlaces    = true
 )

@@ -20,6 +20,12 @@ func (s *Store) syncIndex(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if n := l.swept(); n != s.swept {
+		// What is remembered may name places that lead nowhere any more.
+		s.frames.drop()
+		s.moves.drop()
+		s.swept = n
+	}
 	swept := uint64(l.swept())
 	if known == swept {
 		return nil

@@ -221,6 +221,43 @@ func (m *marking) movesOf(ctx context.Context, id pack.ID) (*moved, error) {
 	return of, nil
 }
 
+// retain notes what the nodes of a metadata pack name that stays though they were
+// moved: whoever reads them finds them where they were, with the old places of
+// their children.
+func (m *marking) retain(ctx context.Context, id pack.ID) error {
+	if len(m.moved[id]) == 0 {
+		return nil
+	}
+	s := m.store
+	frames, err := s.directory(ctx, seal.MetadataPack, id, 0)
+	if err != nil {
+		return err
+	}
+	for _, f := range frames {
+		stored, err := s.nodeFrame(ctx, pack.Place{Pack: id, Offset: f.Offset, Length: f.Length})
+		if err != nil {
+			return err
+		}
+		for _, text := range stored {
+			var n image.Node
+			if err := image.ParseNode(text, &n); err != nil {
+				return s.explain(packName(seal.MetadataPack, id), err)
+			}
+			for k := range n.Children {
+				if c := &n.Children[k]; !c.Hash.IsZero() && !c.Place.IsZero() {
+					if _, err := m.where(ctx, c.Place); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		if err := m.between(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // movedAway notes that all that is in use of a pack was moved just now.
 func (m *marking) movedAway(p *movedPack) {
 	delete(m.packs, p.id)

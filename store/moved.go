@@ -92,20 +92,24 @@ func (m *moved) document(id pack.ID) movedDocument {
 	return d
 }
 
-// add takes over what a document says.
-func (m *moved) add(d movedDocument) error {
+// add takes over what a document says of places in packs that are led to.
+func (m *moved) add(d movedDocument, led func(pack.ID) bool) error {
 	to := d.To
 	for _, f := range d.Frames {
 		if int(f[1]) >= len(to) || f[3] == 0 {
 			return fmt.Errorf("a frame moved to nowhere: %w", seal.ErrDamaged)
 		}
-		m.frames[f[0]] = pack.Place{Pack: to[f[1]], Offset: f[2], Length: f[3]}
+		if led(to[f[1]]) {
+			m.frames[f[0]] = pack.Place{Pack: to[f[1]], Offset: f[2], Length: f[3]}
+		}
 	}
 	for _, p := range d.Pieces {
 		if int(p[2]) >= len(to) || p[4] == 0 || p[1] > 255 || p[5] > 255 {
 			return fmt.Errorf("a piece moved to nowhere: %w", seal.ErrDamaged)
 		}
-		m.pieces[piece{p[0], uint8(p[1])}] = pack.Place{Pack: to[p[2]], Offset: p[3], Length: p[4], Slot: uint8(p[5])}
+		if led(to[p[2]]) {
+			m.pieces[piece{p[0], uint8(p[1])}] = pack.Place{Pack: to[p[2]], Offset: p[3], Length: p[4], Slot: uint8(p[5])}
+		}
 	}
 	return nil
 }
@@ -127,7 +131,7 @@ func (s *Store) putMoved(ctx context.Context, id pack.ID, m *moved) error {
 
 // readMoved reads where the pieces of the pack are now; nil if none was moved.
 func (s *Store) readMoved(ctx context.Context, id pack.ID) (*moved, error) {
-	var m *moved
+	var all []movedDocument
 	for o, err := range s.bucket.List(ctx, movedPrefix+id.String()+"/", "") {
 		if err != nil {
 			return nil, err
@@ -143,14 +147,42 @@ func (s *Store) readMoved(ctx context.Context, id pack.ID) (*moved, error) {
 		if err != nil {
 			return nil, err
 		}
-		if m == nil {
-			m = newMoved()
+		all = append(all, d)
+	}
+	if len(all) == 0 {
+		return nil, nil
+	}
+	m := newMoved()
+	for _, d := range all {
+		led := func(pack.ID) bool { return true }
+		if len(all) > 1 {
+			// Of several new places some may never have come to be, or not have
+			// stayed: whoever moved the piece may have been given up meanwhile.
+			leads := map[pack.ID]bool{}
+			for _, to := range d.To {
+				var err error
+				if leads[to], err = s.leads(ctx, to); err != nil {
+					return nil, err
+				}
+			}
+			led = func(id pack.ID) bool { return leads[id] }
 		}
-		if err := m.add(d); err != nil {
-			return nil, s.explain(o.Key, err)
+		if err := m.add(d, led); err != nil {
+			return nil, s.explain(movedPrefix+id.String(), err)
 		}
 	}
 	return m, nil
+}
+
+// leads tells whether the pack is there, or it is written down where its pieces
+// went.
+func (s *Store) leads(ctx context.Context, id pack.ID) (bool, error) {
+	for _, prefix := range []string{packName(seal.DataPack, id), packName(seal.MetadataPack, id), movedPrefix + id.String() + "/"} {
+		for _, err := range s.bucket.List(ctx, prefix, "") {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // moves remembers packs that were found missing or damaged, and where their
@@ -158,6 +190,13 @@ func (s *Store) readMoved(ctx context.Context, id pack.ID) (*moved, error) {
 type moves struct {
 	mu    sync.Mutex
 	known map[pack.ID]*moved
+}
+
+// drop forgets all.
+func (m *moves) drop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known = nil
 }
 
 // known gives the new place of a piece of a pack that was asked for before.

@@ -23,7 +23,8 @@ type roots struct {
 // root is an image, and the key of the object that names it.
 type root struct {
 	stored
-	key string
+	key     string
+	session *sessionObject // nil: of a point
 }
 
 // roots reads the roots, without the points that are known already. Points are
@@ -53,20 +54,21 @@ func (s *Store) roots(ctx context.Context, known map[ID]bool) (*roots, error) {
 			r.fences[id] = o.Stored
 		default:
 			r.points = append(r.points, id)
-			r.images = append(r.images, root{stored{doc.Root, doc.Size, doc.Top}, o.Key})
+			r.images = append(r.images, root{stored{doc.Root, doc.Size, doc.Top}, o.Key, nil})
 		}
 	}
 	var err error
 	if r.sessions, err = s.sessions(ctx); err != nil {
 		return nil, err
 	}
-	for _, o := range r.sessions {
+	for i := range r.sessions {
+		o := &r.sessions[i]
 		key := sessionPrefix + o.ID.String()
 		for _, img := range o.Images {
-			r.images = append(r.images, root{img, key})
+			r.images = append(r.images, root{img, key, o})
 		}
 		if o.Checkpoint != nil {
-			r.images = append(r.images, root{o.Checkpoint.stored, key})
+			r.images = append(r.images, root{o.Checkpoint.stored, key, o})
 		}
 		r.pins = append(r.pins, o.Pins...)
 	}

@@ -41,6 +41,7 @@ type checkpoint struct {
 
 type sessionDocument struct {
 	ID       ID        `json:"id"`
+	Run      ID        `json:"run"` // copies of one point take the same ID
 	Task     task      `json:"task"`
 	Host     string    `json:"host"`
 	Owner    ID        `json:"owner"` // ID of the folder with the local index; see readOwner
@@ -76,6 +77,9 @@ type session struct {
 	mu    turn // held while a renewal is put
 	doc   sessionDocument
 	last  int           // number of the newest object; guarded by mu
+	sure  int           // of the newest that was there when its successor was; guarded by mu
+	first int           // of the oldest that is not removed; guarded by mu
+	lost  error         // somebody else removed it; guarded by mu
 	at    time.Time     // when it was put, by this machine's clock; guarded by mu
 	heed  *clearance    // nil: it refers to nothing new
 	nudge chan struct{} // renews at once
@@ -130,7 +134,8 @@ func (l *liveSessions) nudge() {
 // that the session heeds are those that were there after it was put.
 func (s *Store) beginSession(ctx context.Context, doc sessionDocument, heed *clearance) (*session, error) {
 	doc.Host, doc.Owner, doc.PID, doc.Started = s.host, s.owner, os.Getpid(), time.Now().UTC()
-	x := &session{store: s, mu: newTurn(), heed: heed, nudge: make(chan struct{}, 1), done: make(chan struct{}), doc: doc}
+	doc.Run = newSessionID()
+	x := &session{store: s, mu: newTurn(), first: 1, heed: heed, nudge: make(chan struct{}, 1), done: make(chan struct{}), doc: doc}
 	s.live.set(x, true) // first: one that is not live may be held to be dead
 	if err := x.begin(ctx); err != nil {
 		s.live.set(x, false)
@@ -189,14 +194,56 @@ func (x *session) put(ctx context.Context) error {
 	}
 	x.at = time.Now()
 	x.doc.Renewed = x.at.UTC()
-	if _, err := x.store.putDocument(ctx, sessionKey(x.doc.ID, x.last+1), seal.Session, x.doc.ID, x.doc); err != nil {
-		return err
+	for {
+		_, err := x.store.putDocument(ctx, sessionKey(x.doc.ID, x.last+1), seal.Session, x.doc.ID, x.doc)
+		if errors.Is(err, bucket.ErrExists) && x.last > 0 {
+			x.last++ // an attempt that was reported as failed
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		break
 	}
 	x.last++
-	if x.last > 1 {
-		return x.store.bucket.Delete(ctx, sessionKey(x.doc.ID, x.last-1))
+	if err := x.unbroken(ctx); err != nil {
+		return err
+	}
+	for ; x.first < x.last; x.first++ {
+		if err := x.store.bucket.Delete(ctx, sessionKey(x.doc.ID, x.first)); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// unbroken makes sure that the session was there all the time until the object
+// just put: a writer that was given up and wakes later must not bring it back.
+func (x *session) unbroken(ctx context.Context) error {
+	if x.sure > 0 && guardRun {
+		if err := x.mine(ctx, x.sure); problem.Is(err, problem.SessionFenced) {
+			x.lost = err
+			return errors.Join(err, x.store.bucket.Delete(ctx, sessionKey(x.doc.ID, x.last)))
+		} else if err != nil {
+			return err
+		}
+	}
+	x.sure = x.last
+	return nil
+}
+
+// mine fails with SessionFenced unless the object of that number is there, and
+// of this very run; mu is held.
+func (x *session) mine(ctx context.Context, n int) error {
+	if x.lost != nil {
+		return x.lost
+	}
+	var doc sessionDocument
+	err := x.store.readDocument(ctx, sessionKey(x.doc.ID, n), seal.Session, x.doc.ID, maxSessionSize, &doc)
+	if isMissing(err) || err == nil && doc.Run != x.doc.Run && guardRun {
+		return x.store.fenced(errors.Join(err, fmt.Errorf("the session %s was removed", x.doc.ID)))
+	}
+	return err
 }
 
 func (x *session) checkpoint(ctx context.Context, c checkpoint) error {
@@ -210,11 +257,7 @@ func (x *session) checkpoint(ctx context.Context, c checkpoint) error {
 func (x *session) stands(ctx context.Context) error {
 	x.mu.take()
 	defer x.mu.give()
-	_, err := x.store.bucket.Stat(ctx, sessionKey(x.doc.ID, x.last))
-	if isMissing(err) {
-		return x.store.fenced(err)
-	}
-	return err
+	return x.mine(ctx, x.sure)
 }
 
 // now is the time by the store's clock.
@@ -368,19 +411,34 @@ func (s *Store) Unfinished(ctx context.Context, instance string) (img *Image, do
 	return img, newest.Done, true, nil
 }
 
-// forgetUnfinished removes the sessions of earlier runs of the instance by
-// this host: the point that was just committed has what they stood for.
+// forgetUnfinished removes the sessions of earlier runs of the instance by this
+// host: the point that was just committed has what they stood for.
 func (s *Store) forgetUnfinished(ctx context.Context, instance string) error {
 	all, err := s.sessions(ctx)
 	if err != nil {
 		return err
 	}
+	// What somebody goes on with who began while packs were condemned must be
+	// known until the collection is through.
+	lists, err := s.condemnedLists(ctx)
+	if err != nil || len(lists.pending) > 0 {
+		return err
+	}
 	for _, o := range all {
-		if o.Instance == instance && o.Host == s.host && o.writes() {
-			err = errors.Join(err, s.deleteSession(ctx, o.ID))
+		if o.Instance != instance || o.Host != s.host || !o.writes() || s.live.has(o.ID) {
+			continue
+		}
+		if !s.dead(&o) {
+			// Of another data folder: it may be at work all the same.
+			if err := s.fence(ctx, o.ID, "A later run of the disk on the same host has committed."); err != nil {
+				return err
+			}
+		}
+		if err := s.deleteSession(ctx, o.ID); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 func (s *Store) fenced(cause error) error {

@@ -692,7 +692,7 @@ func (w *simulation) settle() {
 	for _, st := range w.stores {
 		s := st.handle(st.raw, "last")
 		s.index = newSimIndex()
-		for range 3 {
+		for range 4 { // packs, what tells where they went, and what that led to
 			time.Sleep(fencesFor + resumeWithin)
 			if _, err := s.Collect(ctx, CollectOptions{MaxUnused: -1}); err != nil {
 				w.violate("the last collection of store %s: %v", st.name, err)
@@ -728,6 +728,12 @@ func (st *simStore) tidy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for o := range st.raw.List(ctx, metadataPrefix, "") {
+		id, _ := pack.ParseID(strings.Split(o.Key, "/")[3])
+		if err := m.retain(ctx, id); err != nil {
+			return err
+		}
+	}
 	sweeps := 0
 	for o := range st.raw.List(ctx, "", "") {
 		parts := strings.Split(o.Key, "/")
@@ -742,7 +748,7 @@ func (st *simStore) tidy(ctx context.Context) error {
 			id, _ = pack.ParseID(parts[3])
 			needed = m.packs[id] != nil
 		case "moved":
-			needed = m.used[id]
+			needed = m.used[id] || m.packs[id] != nil // of the latter some pieces stay
 		case "sweeps":
 			needed = sweeps == 0 // the newest tells the collect epoch
 			sweeps++

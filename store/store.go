@@ -45,6 +45,7 @@ type Store struct {
 	frames    *frameCache
 	moves     moves
 	live      liveSessions
+	swept     int  // the collect epoch at which frames and moves were dropped last; guarded by syncing
 	syncing   turn // held while the index learns what was swept
 	buffers   buffers
 	packLimit int // size of a full data pack, in bytes

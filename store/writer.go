@@ -49,6 +49,7 @@ type Writer struct {
 	cancel  context.CancelCauseFunc
 	session *session
 	clear   *clearance
+	base    *image.Tree // what Base shows, to take over from; nil: none
 	shape   image.Shape
 	damaged map[pack.ID]bool // packs whose blocks must be stored anew
 
@@ -91,9 +92,8 @@ func (s *Store) NewWriter(ctx context.Context, o WriterOptions) (*Writer, error)
 	}
 	w := &Writer{store: s, options: o, shape: image.Shape{Size: o.Size, BlockSize: s.blockSize}}
 	doc := sessionDocument{ID: o.ID, Task: taskWrite, Instance: o.Instance}
-	var base *image.Tree
 	if o.Base != nil {
-		doc.Images, base = []stored{o.Base.stored()}, o.Base.tree
+		doc.Images = []stored{o.Base.stored()}
 	}
 	trial, err := seal.NewEncoder(o.Compression)
 	if err != nil {
@@ -121,7 +121,7 @@ func (s *Store) NewWriter(ctx context.Context, o WriterOptions) (*Writer, error)
 	w.data = newPacker(w, seal.DataPack, s.packLimit, buffers, puts, w.put)
 	w.metadata = newPacker(w, seal.MetadataPack, s.nodeLimit, metadataBuffers, 1, o.Meter.Stage("put nodes", 1))
 	o.Meter.Queue("cpu-put", cap(w.data.full), func() int { return len(w.data.full) })
-	w.tree = image.NewBuilder(w.shape, base, s.hasher(nodeDomain), sink{w})
+	w.tree = image.NewBuilder(w.shape, w.base, s.hasher(nodeDomain), sink{w})
 	w.treeWork = o.Meter.Stage("tree", 1).Worker(0)
 	return w, nil
 }
@@ -141,11 +141,11 @@ func (w *Writer) settle(ctx context.Context) error {
 	if err := w.store.syncIndex(ctx); err != nil {
 		if problem.Is(err, problem.IndexDamaged) || problem.Is(err, problem.HomeFull) {
 			w.indexFailed(err)
-			return nil
+		} else {
+			return err
 		}
-		return err
 	}
-	return nil
+	return w.takeBase(ctx)
 }
 
 // fail ends the run with the first error.
