@@ -66,6 +66,10 @@ func comparisons(r *results, peers []string) []verdict {
 	against(rowTracked, diskvaultDefault, rowTracked, kopiaZstd, "time", seconds, wall, 0.25)
 	against(rowTenfold, diskvaultDefault, rowTracked, diskvaultDefault, "time", seconds, wall, 1.5)
 	bounded(rowTracked, diskvaultDefault, "read, with 256 MiB changed", readMiB, 1.1*trackedPieces)
+	against(rowCollect, diskvaultDefault, rowCollect, fastest(r, rowCollect, peers, wall), "time", seconds, wall, 0.30)
+	bounded(rowCollect, diskvaultDefault, "peak memory", peakMiB, 256)
+	against(rowCollectBeside, diskvaultDefault, rowCollectAlone, diskvaultDefault, "time", seconds, wall, 1.10)
+	against(rowCollectSpace, diskvaultDefault, rowCollectLive, diskvaultDefault, "store", mebibytes, storedMiB, 1.10)
 	if row := hungriest(r, diskvaultDefault, diskvaultFast); row != nil {
 		x := peakMiB(*row)
 		out = append(out, verdict{Row: "all", What: "peak memory (" + row.Row + ", " + row.Contestant + ")",
