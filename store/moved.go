@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"sync"
 
@@ -92,26 +93,29 @@ func (m *moved) document(id pack.ID) movedDocument {
 	return d
 }
 
-// add takes over what a document says of places in packs that are led to.
-func (m *moved) add(d movedDocument, led func(pack.ID) bool) error {
+// add takes over what a document says.
+func (m *moved) add(d movedDocument) error {
 	to := d.To
 	for _, f := range d.Frames {
 		if int(f[1]) >= len(to) || f[3] == 0 {
 			return fmt.Errorf("a frame moved to nowhere: %w", seal.ErrDamaged)
 		}
-		if led(to[f[1]]) {
-			m.frames[f[0]] = pack.Place{Pack: to[f[1]], Offset: f[2], Length: f[3]}
-		}
+		m.frames[f[0]] = pack.Place{Pack: to[f[1]], Offset: f[2], Length: f[3]}
 	}
 	for _, p := range d.Pieces {
 		if int(p[2]) >= len(to) || p[4] == 0 || p[1] > 255 || p[5] > 255 {
 			return fmt.Errorf("a piece moved to nowhere: %w", seal.ErrDamaged)
 		}
-		if led(to[p[2]]) {
-			m.pieces[piece{p[0], uint8(p[1])}] = pack.Place{Pack: to[p[2]], Offset: p[3], Length: p[4], Slot: uint8(p[5])}
-		}
+		m.pieces[piece{p[0], uint8(p[1])}] = pack.Place{Pack: to[p[2]], Offset: p[3], Length: p[4], Slot: uint8(p[5])}
 	}
 	return nil
+}
+
+// only is the document without the places in other packs than these.
+func (d movedDocument) only(packs map[pack.ID]bool) movedDocument {
+	d.Frames = slices.DeleteFunc(slices.Clone(d.Frames), func(f [4]uint32) bool { return !packs[d.To[f[1]]] })
+	d.Pieces = slices.DeleteFunc(slices.Clone(d.Pieces), func(p [6]uint32) bool { return !packs[d.To[p[2]]] })
+	return d
 }
 
 func movedKey(id pack.ID, n int) string { return fmt.Sprintf("%s%s/%08d", movedPrefix, id, n) }
@@ -154,21 +158,29 @@ func (s *Store) readMoved(ctx context.Context, id pack.ID) (*moved, error) {
 	}
 	m := newMoved()
 	for _, d := range all {
-		led := func(pack.ID) bool { return true }
-		if len(all) > 1 {
-			// Of several new places some may never have come to be, or not have
-			// stayed: whoever moved the piece may have been given up meanwhile.
-			leads := map[pack.ID]bool{}
-			for _, to := range d.To {
-				var err error
-				if leads[to], err = s.leads(ctx, to); err != nil {
-					return nil, err
-				}
-			}
-			led = func(id pack.ID) bool { return leads[id] }
-		}
-		if err := m.add(d, led); err != nil {
+		if err := m.add(d); err != nil {
 			return nil, s.explain(movedPrefix+id.String(), err)
+		}
+	}
+	if len(all) == 1 {
+		return m, nil
+	}
+	// Of several new places some may never have come to be, or not have stayed:
+	// whoever moved the piece may have been given up meanwhile. They must not
+	// hide the others.
+	leads := map[pack.ID]bool{}
+	for _, d := range all {
+		for _, to := range d.To {
+			var err error
+			if leads[to], err = s.leads(ctx, to); err != nil {
+				return nil, err
+			}
+		}
+	}
+	m = newMoved()
+	for _, d := range all {
+		if err := m.add(d.only(leads)); err != nil {
+			return nil, err
 		}
 	}
 	return m, nil
