@@ -3,15 +3,21 @@ package store
 import (
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"testing"
 	"time"
 )
 
-// oneAtATime leaves as little as can be to the scheduler of goroutines.
+// oneAtATime leaves as little as can be to the scheduler of goroutines, and
+// little to the garbage collector, which would take half of the time.
 func oneAtATime(t *testing.T) {
 	before := runtime.GOMAXPROCS(1)
-	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
+	percent := debug.SetGCPercent(800)
+	t.Cleanup(func() {
+		runtime.GOMAXPROCS(before)
+		debug.SetGCPercent(percent)
+	})
 }
 
 // Worlds of many seeds keep all points. DISKVAULT_SEED=n lives through one of
