@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -68,6 +69,7 @@ func (s *Store) Check(ctx context.Context, o CheckOptions) (CheckReport, error) 
 		used: map[pack.ID]bool{}, nodes: map[pack.ID]bool{},
 	}
 	c.directories.limit = maxDirectories
+	s.forgetRead()
 	if len(o.Points) == 0 {
 		if err := c.documents(ctx); err != nil {
 			return c.report, err
@@ -78,10 +80,10 @@ func (s *Store) Check(ctx context.Context, o CheckOptions) (CheckReport, error) 
 		return c.report, err
 	}
 	release, err := c.hold(ctx, points)
+	defer release()
 	if err != nil {
 		return c.report, err
 	}
-	defer release()
 	if c.places, err = s.newMarking(ctx, map[pack.ID]bool{}, nil); err != nil {
 		return c.report, err
 	}
@@ -113,6 +115,14 @@ func (s *Store) Check(ctx context.Context, o CheckOptions) (CheckReport, error) 
 	return c.report, nil
 }
 
+// forgetRead forgets what was read of trees: only what the storage holds now
+// tells whether it is whole.
+func (s *Store) forgetRead() {
+	s.keys.drop()
+	s.frames.drop()
+	s.moves.drop()
+}
+
 type check struct {
 	store   *Store
 	options CheckOptions
@@ -132,16 +142,28 @@ type check struct {
 // hold keeps the points from collection while they are checked, even if they
 // are deleted meanwhile. A store that cannot be written to is checked without.
 func (c *check) hold(ctx context.Context, points []Point) (release func(), err error) {
-	doc := sessionDocument{ID: newSessionID(), Task: taskRead, Purpose: "check"}
-	for _, p := range points {
-		doc.Images = append(doc.Images, stored{p.Root, p.Size, p.Top})
+	var holds []*Hold
+	release = func() {
+		for _, h := range holds {
+			h.Release(ctx)
+		}
 	}
-	x, err := c.store.beginSession(ctx, doc, nil)
-	if err != nil {
-		return func() {}, context.Cause(ctx)
+	for some := range slices.Chunk(points, heldAtOnce) {
+		doc := sessionDocument{ID: newSessionID(), Task: taskRead, Purpose: "check"}
+		for _, p := range some {
+			doc.Images = append(doc.Images, stored{p.Root, p.Size, p.Top})
+		}
+		x, err := c.store.beginSession(ctx, doc, nil)
+		if err != nil {
+			return release, context.Cause(ctx)
+		}
+		holds = append(holds, &Hold{x})
 	}
-	return func() { (&Hold{x}).Release(ctx) }, nil
+	return release, nil
 }
+
+// heldAtOnce bounds the size of a session, which is put every minute.
+const heldAtOnce = 4096
 
 // directory is that of a data pack, by offset of the frame.
 type directory map[uint32]pack.Frame
@@ -175,19 +197,31 @@ func (c *check) badFrame(id pack.ID, offset uint32, err error) {
 
 // documents reads every document that is not a point.
 func (c *check) documents(ctx context.Context) error {
+	if err := c.secrets(ctx); err != nil {
+		return err
+	}
+	return c.store.damagedDocuments(ctx, func(o bucket.Object, _ seal.Kind, _ ID, damage error) error {
+		c.found(o.Key, reason(damage))
+		return nil
+	})
+}
+
+// damagedDocuments reads every document that is neither a point nor a secret,
+// and visits those that are not as they were written.
+func (s *Store) damagedDocuments(ctx context.Context, visit func(o bucket.Object, kind seal.Kind, id ID, damage error) error) error {
 	for _, group := range []struct {
 		prefix string
 		kind   seal.Kind
 		id     func(rest string) (ID, bool)
 	}{
+		{condemnedPrefix, seal.Condemned, numberOf},
+		{sweepPrefix, seal.SweepList, numberOf},
 		{recordPrefix, seal.Record, idBefore},
 		{sessionPrefix, seal.Session, idBefore},
 		{movedPrefix, seal.Moved, idBefore},
 		{damagePrefix, seal.DamageNote, idBefore},
-		{condemnedPrefix, seal.Condemned, numberOf},
-		{sweepPrefix, seal.SweepList, numberOf},
 	} {
-		for o, err := range c.store.bucket.List(ctx, group.prefix, "") {
+		for o, err := range s.bucket.List(ctx, group.prefix, "") {
 			if err != nil {
 				return err
 			}
@@ -196,13 +230,32 @@ func (c *check) documents(ctx context.Context) error {
 				continue // not ours
 			}
 			var any struct{}
-			err := c.store.readDocument(ctx, o.Key, group.kind, id, maxListSize, &any)
+			err := s.readDocument(ctx, o.Key, group.kind, id, maxListSize, &any)
 			if errors.Is(err, bucket.ErrNotFound) {
 				continue // removed meanwhile
 			}
 			if isDamage(err) {
-				c.found(o.Key, reason(err))
-			} else if err != nil {
+				err = visit(o, group.kind, id, err)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// secrets reads both copies of the realm and of the keys of all epochs. Only a
+// store that is open for writing has got its second copies for certain.
+func (c *check) secrets(ctx context.Context) error {
+	for _, key := range slices.Sorted(maps.Keys(c.store.secrets)) {
+		for _, name := range []string{key, secondPrefix + key} {
+			_, err := c.store.secretAt(ctx, name, key)
+			switch {
+			case err == nil, name != key && isMissing(err) && c.store.index == nil:
+			case isDamage(err):
+				c.found(name, reason(err))
+			default:
 				return err
 			}
 		}

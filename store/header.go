@@ -94,7 +94,7 @@ func noHeader(ctx context.Context, b bucket.Bucket) error {
 }
 
 // MendHeader makes the header of a store anew, if it is missing or wrong, from
-// what a key of the store and the realm object tell; both are authenticated. It
+// what a key of the store and a copy of the realm tell; both are authenticated. It
 // tells whether it had to. Errors: those of Identify where the key opens
 // nothing, since the header is then all that is known to be wrong.
 func MendHeader(ctx context.Context, b bucket.Bucket, k Key) (mended bool, err error) {
@@ -106,17 +106,8 @@ func MendHeader(ctx context.Context, b bucket.Bucket, k Key) (mended bool, err e
 	if err != nil {
 		return false, errors.Join(damage, err)
 	}
-	object, err := bucket.ReadAll(ctx, b, realmKey, maxControlSize)
+	realm, err := realmBy(ctx, b, w)
 	if err != nil {
-		return false, errors.Join(damage, err)
-	}
-	sealed, err := seal.HeaderOf(object)
-	if err != nil {
-		return false, errors.Join(damage, err)
-	}
-	var realm realmDocument
-	secret := func(uint32) ([32]byte, error) { return [32]byte(w.RootSecret), nil }
-	if err := seal.OpenDocument(object, seal.Realm, sealed.ID, w.StoreID, secret, &realm); err != nil {
 		return false, errors.Join(damage, err)
 	}
 	now := Header{Format: formatName, Version: FormatVersion, StoreID: w.StoreID, RealmID: realm.RealmID, Created: w.Created}
@@ -127,6 +118,27 @@ func MendHeader(ctx context.Context, b bucket.Bucket, k Key) (mended bool, err e
 		return false, err
 	}
 	return true, putHeader(ctx, b, now)
+}
+
+// realmBy reads the realm without knowing its ID, which both of its copies tell
+// and have authenticated.
+func realmBy(ctx context.Context, b bucket.Bucket, w wrapped) (realm realmDocument, err error) {
+	secret := func(uint32) ([32]byte, error) { return [32]byte(w.RootSecret), nil }
+	var failed error
+	for _, name := range []string{realmKey, secondPrefix + realmKey} {
+		object, err := bucket.ReadAll(ctx, b, name, maxControlSize)
+		if err == nil {
+			var sealed seal.Header
+			if sealed, err = seal.HeaderOf(object); err == nil {
+				err = seal.OpenDocument(object, seal.Realm, sealed.ID, w.StoreID, secret, &realm)
+			}
+		}
+		if err == nil {
+			return realm, nil
+		}
+		failed = errors.Join(failed, err)
+	}
+	return realm, failed
 }
 
 func putHeader(ctx context.Context, b bucket.Bucket, h Header) error {

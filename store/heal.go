@@ -21,7 +21,10 @@ type HealOptions struct {
 	// Disk reads from the disk of an instance as it is now, and is false where
 	// that cannot be done. What is read is used only if it has the hash that was
 	// lost.
-	Disk     func(ctx context.Context, instance string, p []byte, off int64) bool
+	Disk func(ctx context.Context, instance string, p []byte, off int64) bool
+	// Expect are the IDs of points that somebody relies on: those that are
+	// missing come back from the other store, or are reported lost.
+	Expect   []string
 	Yield    func(ctx context.Context, worked time.Duration) error
 	Progress func(done, total int64) // points
 	Meter    *meter.Meter
@@ -29,26 +32,39 @@ type HealOptions struct {
 
 // HealReport says what was mended. Sizes are bytes of disks.
 type HealReport struct {
-	Points  int64    `json:"points"`  // that were looked through
-	Packs   int64    `json:"packs"`   // damaged ones that something refers to
-	Found   int64    `json:"found"`   // pieces that were elsewhere in the store
-	Saved   int64    `json:"saved"`   // pieces of damaged packs that could still be read
-	Fetched int64    `json:"fetched"` // pieces from the other store
-	Reread  int64    `json:"reread"`  // pieces from disks
-	Lost    []Damage `json:"lost"`    // what could not be mended
+	Documents int64    `json:"documents"` // documents that were mended, or are not needed any more
+	PutBack   int64    `json:"putBack"`   // recovery points that came back from the other store
+	Points    int64    `json:"points"`    // that were looked through
+	Packs     int64    `json:"packs"`     // damaged ones that something refers to
+	Found     int64    `json:"found"`     // pieces that were elsewhere in the store
+	Saved     int64    `json:"saved"`     // pieces of damaged packs that could still be read
+	Fetched   int64    `json:"fetched"`   // pieces from the other store
+	Reread    int64    `json:"reread"`    // pieces from disks
+	Lost      []Damage `json:"lost"`      // what could not be mended
 }
 
-// Heal looks for what damaged packs held, in the store itself, in another store
-// of the realm, and on the disks, and puts it into new packs. The damaged packs
-// are those that checks have noted. What was healed reads as if nothing had been;
-// the damaged packs go with the next collection. Everything may run beside it.
+// Heal mends documents, and looks for what damaged packs held: in the store
+// itself, in another store of the realm, and on the disks; it puts that into new
+// packs. The damaged packs are those that checks have noted. What was healed reads
+// as if nothing had been; the damaged packs go with the next collection.
+// Everything may run beside it. Errors: those of the bucket; RealmMismatch if the
+// other store is of another realm. What cannot be mended is no error: it is
+// reported.
 func (s *Store) Heal(ctx context.Context, o HealOptions) (HealReport, error) {
 	h := &healer{store: s, options: o, pace: pacer{yield: o.Yield}, done: map[pack.Place]bool{}, old: map[pack.ID]*movedPack{}, lost: map[string]*Damage{}}
 	h.report.Lost = []Damage{}
 	if s.index == nil {
 		return h.report, errors.New("the store was opened for reading only")
 	}
+	if o.From != nil {
+		if err := o.From.MayCopyTo(s); err != nil {
+			return h.report, err
+		}
+	}
 	err := h.run(ctx)
+	for _, key := range h.order {
+		h.report.Lost = append(h.report.Lost, *h.lost[key])
+	}
 	return h.report, err
 }
 
@@ -68,9 +84,14 @@ type healer struct {
 	nodes   []healedNode
 	lost    map[string]*Damage
 	order   []string
-	other   *image.Cursor // the same image in the other store; nil: it has none
-	reader  *Reader       // of it
-	hash    *block.Hasher
+	moved   map[pack.ID][]string // damaged documents about moved pieces
+	gone    []gonePoint
+	// regrowing: no root keeps what the tree names from collection, so each node
+	// is stored anew, and each place in it is one that this run may rely on.
+	regrowing bool
+	other     *image.Cursor // the same image in the other store; nil: it has none
+	reader    *Reader       // of it
+	hash      *block.Hasher
 }
 
 type healedNode struct {
@@ -82,22 +103,26 @@ type healedNode struct {
 
 func (h *healer) run(ctx context.Context) (err error) {
 	s := h.store
-	if h.damaged, err = s.damagedPacks(ctx); err != nil || len(h.damaged) == 0 {
+	s.forgetRead()
+	defer s.forgetRead()
+	// The documents first: a damaged list keeps every writer out, healers too.
+	if err := h.documents(ctx); err != nil {
 		return err
 	}
-	var points []Point
-	for p, err := range s.Points(ctx) {
-		switch {
-		case isDamage(err):
-			h.lose(pointPrefix+p.ID, pack.ID{}, p, Range{}, reason(err))
-		case err != nil:
-			return err
-		default:
-			points = append(points, p)
-		}
+	points, err := h.points(ctx)
+	if err != nil {
+		return err
+	}
+	if h.damaged, err = s.damagedPacks(ctx); err != nil || len(h.damaged) == 0 && len(h.gone) == 0 {
+		return err
 	}
 	if h.places, err = s.newMarking(ctx, map[pack.ID]bool{}, nil); err != nil {
 		return err
+	}
+	for id := range h.moved {
+		if h.places.read[id], err = s.readableMoves(ctx, id); err != nil {
+			return err
+		}
 	}
 	h.hash = s.hasher(blockDomain)
 	if h.blocks, err = s.newMover(ctx, seal.DataPack); err != nil {
@@ -110,25 +135,22 @@ func (h *healer) run(ctx context.Context) (err error) {
 	if err = s.syncIndex(ctx); err == nil {
 		err = h.all(ctx, points)
 	}
-	err = errors.Join(err, h.blocks.close(ctx), h.trees.close(ctx))
-	for _, key := range h.order {
-		h.report.Lost = append(h.report.Lost, *h.lost[key])
-	}
-	return err
+	return errors.Join(err, h.blocks.close(ctx), h.trees.close(ctx))
 }
 
 func (h *healer) all(ctx context.Context, points []Point) error {
-	for i, p := range points {
+	total := int64(len(points) + len(h.gone))
+	for _, p := range points {
 		if err := h.point(ctx, p); err != nil {
 			return err
 		}
-		h.report.Points++
-		if h.options.Progress != nil {
-			h.options.Progress(int64(i+1), int64(len(points)))
+		h.looked(total)
+	}
+	for i := range h.gone {
+		if err := h.regrow(ctx, &h.gone[i]); err != nil {
+			return err
 		}
-		if h.options.Meter != nil {
-			h.options.Meter.Mark(1)
-		}
+		h.looked(total)
 	}
 	h.report.Packs = int64(len(h.old))
 	// First the blocks, on stable storage; then the nodes that may name them.
@@ -141,9 +163,7 @@ func (h *healer) all(ctx context.Context, points []Point) error {
 	for _, n := range h.nodes {
 		if n.from.IsZero() {
 			var err error
-			part := n.node.AppendTo(make([]byte, 4))
-			binary.LittleEndian.PutUint32(part, uint32(len(part)-4))
-			if n.child.Place, err = h.trees.single(ctx, part, n.hash); err != nil {
+			if n.child.Place, err = h.single(ctx, n.node, n.hash); err != nil {
 				return err
 			}
 			continue
@@ -159,7 +179,31 @@ func (h *healer) all(ctx context.Context, points []Point) error {
 	if _, err := h.trees.flush(ctx); err != nil {
 		return err
 	}
-	return h.settle(ctx)
+	if err := h.settle(ctx); err != nil {
+		return err
+	}
+	if err := h.dropMoves(ctx); err != nil {
+		return err
+	}
+	return h.putBack(ctx)
+}
+
+// looked notes that a point was looked through.
+func (h *healer) looked(total int64) {
+	h.report.Points++
+	if h.options.Progress != nil {
+		h.options.Progress(h.report.Points, total)
+	}
+	if h.options.Meter != nil {
+		h.options.Meter.Mark(1)
+	}
+}
+
+// single stores a node in a frame of its own.
+func (h *healer) single(ctx context.Context, n *image.Node, hash block.Hash) (pack.Place, error) {
+	part := n.AppendTo(make([]byte, 4))
+	binary.LittleEndian.PutUint32(part, uint32(len(part)-4))
+	return h.trees.single(ctx, part, hash)
 }
 
 // settle writes down moves to pieces that lay elsewhere in the store already,
@@ -210,6 +254,7 @@ func (h *healer) point(ctx context.Context, p Point) error {
 			return context.Cause(ctx)
 		}
 	}
+	h.regrowing = false
 	top := img.tree.TopNode
 	return h.subtree(ctx, p, &top, img.tree.Top(), 0)
 }
@@ -218,6 +263,9 @@ func (h *healer) point(ctx context.Context, p Point) error {
 func (h *healer) subtree(ctx context.Context, p Point, c *image.Child, level int, i int64) error {
 	if c.Hash.IsZero() {
 		return nil
+	}
+	if h.regrowing {
+		c.Place = pack.Place{}
 	}
 	place, err := h.places.where(ctx, c.Place)
 	if err != nil && !isDamage(err) {
@@ -243,7 +291,7 @@ func (h *healer) subtree(ctx context.Context, p Point, c *image.Child, level int
 	}
 	if n == nil {
 		span := image.Span(level) * int64(h.store.blockSize)
-		h.lose(packName(seal.MetadataPack, place.Pack), place.Pack, p, Range{i * span, min(span, p.Size-i*span)}, reason(torn))
+		h.losePiece(seal.MetadataPack, place, p, Range{i * span, min(span, p.Size-i*span)}, reason(torn))
 		return nil // not done: each point that has it says what it loses
 	}
 	for k := range n.Children {
@@ -257,6 +305,10 @@ func (h *healer) subtree(ctx context.Context, p Point, c *image.Child, level int
 		if err != nil {
 			return err
 		}
+	}
+	if h.regrowing {
+		c.Place, err = h.single(ctx, n, c.Hash)
+		return err
 	}
 	if torn != nil || h.damaged[place.Pack] {
 		h.nodes = append(h.nodes, healedNode{place, c, n, c.Hash})
@@ -460,7 +512,7 @@ func (h *healer) block(ctx context.Context, p Point, b *image.Child, at int64) e
 		}
 	}
 	if data == nil {
-		h.lose(packName(seal.DataPack, place.Pack), place.Pack, p, lost, "it cannot be read")
+		h.losePiece(seal.DataPack, place, p, lost, "it cannot be read")
 		return nil
 	}
 	if unknown {
@@ -519,6 +571,16 @@ func (h *healer) fetched(ctx context.Context, p Point, want block.Hash, at Range
 		return buf, nil
 	}
 	return nil, ctx.Err()
+}
+
+// losePiece notes a piece that is nowhere. If it never had a place here, its
+// point says so.
+func (h *healer) losePiece(kind seal.Kind, place pack.Place, p Point, r Range, what string) {
+	if place.IsZero() {
+		h.lose(pointPrefix+p.ID, pack.ID{}, p, r, "the other store does not have all of it either")
+		return
+	}
+	h.lose(packName(kind, place.Pack), place.Pack, p, r, what)
 }
 
 // lose notes what could not be mended.

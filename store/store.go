@@ -35,6 +35,7 @@ type Store struct {
 	root      [32]byte // the root secret
 	identity  [32]byte // the realm's identity key
 	blockSize int
+	secrets   map[string]secret // by key; what the fields around were read from
 	epochs    map[uint32][32]byte
 	epoch     uint32     // the newest, for new objects
 	index     blockIndex // nil: opened for reading only
@@ -82,24 +83,6 @@ type Created struct {
 	RecoveryKey string // for a person: without it or a passphrase, a lost machine is lost data
 }
 
-type realmDocument struct {
-	RealmID     ID     `json:"realmId"`
-	IdentityKey []byte `json:"identityKey"`
-	BlockSize   int    `json:"blockSize"`
-}
-
-type epochDocument struct {
-	Epoch   uint32    `json:"epoch"`
-	Key     []byte    `json:"key"`
-	Created time.Time `json:"created"`
-}
-
-const (
-	realmKey       = "realm"
-	epochPrefix    = "epochs/"
-	maxControlSize = 1 << 20
-)
-
 // Create makes a store in the bucket, after proving that the bucket keeps its
 // promises. Errors: StoreExists, StoreContractMissing, InvalidArgument. After an
 // error of the bucket it may be unknown whether the store exists; if the keys
@@ -143,17 +126,10 @@ func Create(ctx context.Context, b bucket.Bucket, o CreateOptions) (Created, err
 	}
 	epoch := epochDocument{Epoch: 1, Key: make([]byte, 32), Created: now}
 	rand.Read(epoch.Key)
-	put := func(key string, kind seal.Kind, id ID, v any) {
-		if err == nil {
-			var object []byte
-			if object, err = seal.SealDocument(root, c.Header.StoreID, seal.NewHeader(kind, 0, id), v); err == nil {
-				err = b.Put(ctx, key, [][]byte{object})
-			}
-		}
+	if err = putSecret(ctx, b, root, c.Header.StoreID, realmKey, secret{seal.Realm, realm.RealmID, realm}); err != nil {
+		return c, err
 	}
-	put(realmKey, seal.Realm, realm.RealmID, realm)
-	put(epochKey(1), seal.Epoch, ID{}, epoch)
-	if err != nil {
+	if err = putSecret(ctx, b, root, c.Header.StoreID, epochKey(1), secret{seal.Epoch, ID{}, epoch}); err != nil {
 		return c, err
 	}
 	// The header comes last: it is what makes the store exist.
@@ -192,7 +168,7 @@ func putFirstKeys(ctx context.Context, b bucket.Bucket, passphrase string, w wra
 // clearUnfinished removes what a creation left that ended before its header
 // was put: nobody has keys for it, and Identify has seen that it holds nothing.
 func clearUnfinished(ctx context.Context, b bucket.Bucket) error {
-	for _, prefix := range []string{keyPrefix, epochPrefix, realmKey} {
+	for _, prefix := range []string{keyPrefix, epochPrefix, realmKey, secondPrefix} {
 		for o, err := range b.List(ctx, prefix, "") {
 			if err != nil {
 				return err
@@ -204,8 +180,6 @@ func clearUnfinished(ctx context.Context, b bucket.Bucket) error {
 	}
 	return nil
 }
-
-func epochKey(n uint32) string { return fmt.Sprintf("%s%08d", epochPrefix, n) }
 
 // OpenOptions say how a store is opened.
 type OpenOptions struct {
@@ -235,10 +209,7 @@ func Open(ctx context.Context, b bucket.Bucket, k Key, o OpenOptions) (*Store, e
 	if s.onFiles() {
 		s.packLimit = filePackSize
 	}
-	if err := s.readRealm(ctx); err != nil {
-		return nil, err
-	}
-	if err := s.readEpochs(ctx); err != nil {
+	if err := s.readSecrets(ctx, o.CacheDir != ""); err != nil {
 		return nil, err
 	}
 	if o.CacheDir != "" {
@@ -250,50 +221,6 @@ func Open(ctx context.Context, b bucket.Bucket, k Key, o OpenOptions) (*Store, e
 		}
 	}
 	return s, nil
-}
-
-func (s *Store) readRealm(ctx context.Context) error {
-	var realm realmDocument
-	if err := s.readDocument(ctx, realmKey, seal.Realm, s.header.RealmID, maxControlSize, &realm); err != nil {
-		return irreplaceable(realmKey, err)
-	}
-	if len(realm.IdentityKey) != 32 || !block.ValidSize(realm.BlockSize) || realm.RealmID != s.header.RealmID {
-		return s.damaged(realmKey, errors.New("its fields cannot be right"))
-	}
-	copy(s.identity[:], realm.IdentityKey)
-	s.blockSize = realm.BlockSize
-	return nil
-}
-
-func (s *Store) readEpochs(ctx context.Context) error {
-	for o, err := range s.bucket.List(ctx, epochPrefix, "") {
-		if err != nil {
-			return err
-		}
-		var e epochDocument
-		if err := s.readDocument(ctx, o.Key, seal.Epoch, ID{}, maxControlSize, &e); err != nil {
-			return irreplaceable(o.Key, err)
-		}
-		if len(e.Key) != 32 || epochKey(e.Epoch) != o.Key {
-			return s.damaged(o.Key, errors.New("its fields cannot be right"))
-		}
-		s.epochs[e.Epoch] = [32]byte(e.Key)
-		s.epoch = max(s.epoch, e.Epoch)
-	}
-	if s.epoch == 0 {
-		return irreplaceable(epochKey(1), problem.New(problem.StoreObjectMissing, "The store at %s has no data key: its objects under %s are missing.", s.URL(), epochPrefix))
-	}
-	return nil
-}
-
-// irreplaceable gives damage of an object that all others need the next step
-// that helps: no check and no backup can make it anew.
-func irreplaceable(key string, err error) error {
-	var p *problem.Error
-	if isDamage(err) && errors.As(err, &p) {
-		return p.Do(fmt.Sprintf("Put the object %s back from a copy of the store, or of its storage: nothing else in the store can be read without it, and nothing else has to be replaced.", key))
-	}
-	return err
 }
 
 // openIndex opens the local index. A damaged one is begun anew: it holds

@@ -286,20 +286,30 @@ func TestDamagedKey(t *testing.T) {
 	}
 }
 
-// Realm and data key are small and cannot be made anew: what is said sends a
-// person to a copy, and with that everything works.
+// Of the realm and the data keys there are two copies. With one of them damaged
+// all goes on, and the next command mends it; with both damaged a person is sent to
+// a copy of the storage, and with that everything works.
 func TestDamagedRealm(t *testing.T) {
 	t.Parallel()
 	w := newWard(t)
-	for _, object := range []string{"store/realm", "store/epochs/*"} {
+	for _, object := range []string{"realm", "epochs/00000001"} {
 		for _, h := range harms {
 			w.recover()
-			path := w.largest(object)
-			whole, err := os.ReadFile(path)
+			first, second := w.largest("store/"+object), w.largest("store/copies/"+object)
+			whole, err := os.ReadFile(first)
 			if err != nil {
 				t.Fatal(err)
 			}
-			h.do(t, path, w.r)
+			h.do(t, second, w.r)
+			w.nextBackup()
+			w.recover()
+			h.do(t, first, w.r)
+			w.nextBackup()
+			h.do(t, second, w.r) // the first is whole again
+			w.nextBackup()
+			w.recover()
+			h.do(t, first, w.r)
+			h.do(t, second, w.r)
 			for _, args := range [][]string{{"backup", "disk.img"}, {"verify"}, {"restore", "disk", "--to", w.path("x.img")}, {"store", "rebuild-catalog"}} {
 				f := w.tells(args...)
 				if f == nil {
@@ -308,8 +318,8 @@ func TestDamagedRealm(t *testing.T) {
 			}
 			w.tells("status")
 			w.tells("points", "disk")
-			os.Remove(path)
-			if err := os.WriteFile(path, whole, 0o600); err != nil {
+			os.Remove(first)
+			if err := os.WriteFile(first, whole, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			w.nextBackup()
