@@ -52,6 +52,7 @@ func TestScripts(t *testing.T) {
 			"fifo":    makeFIFO,
 			"capture": captureMatch,
 			"damage":  damageFile,
+			"waitfor": waitFor,
 		},
 	})
 }
@@ -116,6 +117,18 @@ func captureMatch(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s does not match %s", args[0], args[2])
 	}
 	ts.Setenv(args[1], m[1])
+}
+
+// waitFor waits until a file exists: waitfor PATH
+func waitFor(ts *testscript.TestScript, neg bool, args []string) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s does not appear", args[0])
+		}
+	}
 }
 
 // damageFile flips bits in the middle of the largest file below a folder.

@@ -74,6 +74,7 @@ const (
 	FileSystemDamaged      Code = "FileSystemDamaged"
 	FileSystemNotSupported Code = "FileSystemNotSupported"
 	MountFailed            Code = "MountFailed"
+	ExportFailed           Code = "ExportFailed"
 
 	CatalogUnreachable     Code = "CatalogUnreachable"
 	CallerNotAllowed       Code = "AuthorizationFailed"
@@ -278,6 +279,8 @@ var table = []Entry{
 		[]string{"Restore the disk, or attach it, and read it with the system that made it."}},
 	{MountFailed, Failed, "The system did not mount the recovery point.",
 		[]string{"Check that /dev/fuse exists and that fusermount3 is installed, or run as root.", "`diskvault ls` and `diskvault cp` need no mount."}},
+	{ExportFailed, Failed, "The recovery point could no longer be offered to NBD clients.",
+		[]string{"Run the command again.", "Check that this process may have enough files open (`ulimit -n`) if there are many clients."}},
 
 	{CatalogUnreachable, Busy, "The database of the catalog cannot be reached.",
 		[]string{"Check that the database server runs and that its URL is right.", "Backups in the stores are not affected."}},

@@ -48,6 +48,17 @@ func (c Client) Restore(ctx context.Context, r RestoreRequest, e Events) (Restor
 	return ask[RestoreResult](ctx, c, "restore", r, e)
 }
 
+// Instant makes a disk of a recovery point that can be used at once, and
+// restores it meanwhile.
+func (c Client) Instant(ctx context.Context, r InstantRequest, e Events) (InstantResult, error) {
+	return ask[InstantResult](ctx, c, "restore.instant", r, e)
+}
+
+// NBD offers a recovery point to NBD clients until ctx ends or the time is over.
+func (c Client) NBD(ctx context.Context, r NBDRequest, e Events) (NBDResult, error) {
+	return ask[NBDResult](ctx, c, "nbd", r, e)
+}
+
 // Mount shows a recovery point as a folder until ctx ends, the time is over or
 // somebody unmounts it.
 func (c Client) Mount(ctx context.Context, r MountRequest, e Events) (MountResult, error) {

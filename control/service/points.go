@@ -11,6 +11,7 @@ import (
 	"github.com/diskvault/diskvault/control/catalog"
 	"github.com/diskvault/diskvault/control/resource"
 	"github.com/diskvault/diskvault/control/retention"
+	"github.com/diskvault/diskvault/engine/attach/export"
 	"github.com/diskvault/diskvault/store"
 )
 
@@ -183,6 +184,11 @@ var timeLayouts = []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 
 // choose finds one of the points, newest first, by what a person wrote.
 func choose(points []catalog.Point, instance, text string) (catalog.Point, error) {
 	if text == "" || text == "latest" {
+		for _, p := range points {
+			if p.CaptureMethod != export.Method { // what somebody tried out on a point is no backup
+				return p, nil
+			}
+		}
 		return points[0], nil
 	}
 	var found []catalog.Point
@@ -208,7 +214,7 @@ func choose(points []catalog.Point, instance, text string) (catalog.Point, error
 		}
 		var best *catalog.Point
 		for _, p := range points {
-			if !p.Time.After(t) && (best == nil || p.Time.After(best.Time)) {
+			if p.CaptureMethod != export.Method && !p.Time.After(t) && (best == nil || p.Time.After(best.Time)) {
 				best = &p
 			}
 		}

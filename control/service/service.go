@@ -135,6 +135,8 @@ var operations = map[string]struct {
 	"backup":                {typed((*Service).backup), true, false},
 	"restore":               {typed((*Service).restore), true, false},
 	"mount":                 {typed((*Service).mount), true, false},
+	"restore.instant":       {typed((*Service).instant), true, false},
+	"nbd":                   {typed((*Service).exportNBD), true, false},
 	"files.list":            {typed((*Service).listFiles), false, false},
 	"files.copy":            {typed((*Service).copyFiles), true, false},
 	"points":                {typed((*Service).points), false, false},

@@ -243,3 +243,15 @@ func (d *Disk) Finish(name string) error {
 	}
 	return nil
 }
+
+// Tidy removes the marks of an overlay that got its name right before its
+// process was killed, and tells whether there were any.
+func Tidy(path, name string) bool {
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		return false
+	}
+	if _, err := os.Lstat(name); err != nil {
+		return false
+	}
+	return os.Remove(path+ledgerName) == nil
+}
