@@ -29,6 +29,16 @@ var settings = map[string]string{
 	"key-file":      "file with a key or passphrase of the store",
 	"jobs":          "how many jobs run at a time",
 
+	"listen":            "address of the server for checks of health",
+	"tls-listen":        "address of the server's ARM API",
+	"public-url":        "URL by which clients reach the ARM API",
+	"database":          "URL of a PostgreSQL database that several hosts share",
+	"location":          "locations whose disks the server reaches",
+	"issuer":            "outside OpenID issuer that is trusted instead of the own one",
+	"audience":          "audience that tokens of the issuer must be for",
+	"request-rate":      "requests a second that a caller may send to the server",
+	"on-demand-per-day": "backups, and restores, on demand that an instance may have in a day",
+
 	"stall-budget":   "how long a capture may hold up the writers of a disk, as 1s",
 	"full-read-days": "after how many days all of a disk is read although its changes are tracked",
 }

@@ -3,6 +3,7 @@ package job
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // EngineOptions say how queued jobs are run. The zero value takes jobs in and
 // runs none.
 type EngineOptions struct {
-	Sites []string // locations whose disks this host reaches
+	Sites []string // locations whose disks this host reaches; AnySite: all
 	Slots int      // how many jobs run on this host at a time; the Runner's slots bound it as well
 	// Attempts is how often a job is tried that fails for a reason that may
 	// pass; 0: 4.
@@ -25,6 +26,9 @@ type EngineOptions struct {
 	// Trouble hears what keeps the queue from working; nil: nobody does.
 	Trouble func(error)
 }
+
+// AnySite stands for all locations, in a deployment of one host.
+const AnySite = "*"
 
 // Do does the work of a queued job.
 type Do func(ctx context.Context, j resource.Job, run *Run) (Outcome, error)
@@ -126,6 +130,9 @@ func (e *Engine) ticket(ctx context.Context, jobs []resource.Job) error {
 	groups := map[when][]ticket{}
 	for _, j := range jobs {
 		w := when{site: j.Site}
+		if slices.Contains(e.options.Sites, AnySite) {
+			w.site = AnySite
+		}
 		if j.Retry != nil {
 			w.at = *j.Retry
 		}
@@ -190,6 +197,7 @@ func (e *Engine) punch(ctx context.Context, t ticket) (again time.Time, err erro
 	var retry *time.Time
 	spec := Spec{
 		Operation: j.Operation, Trigger: j.Trigger, InstanceID: j.InstanceID, Instance: j.Instance, Asked: j.Created, Row: &j,
+		Upkeep: j.Operation == resource.OperationCopy,
 		Retry: func(err error) (time.Time, bool) {
 			switch {
 			case ctx.Err() != nil: // the process must go

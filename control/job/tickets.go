@@ -126,7 +126,7 @@ func readTicket(data []byte) (t ticket, err error) { return t, json.Unmarshal(da
 func (t *tickets) add(ctx context.Context, site string, at time.Time, ts ...ticket) error {
 	var params []river.InsertManyParams
 	for _, one := range ts {
-		o := &river.InsertOpts{Queue: queueOf(site), MaxAttempts: 100, UniqueOpts: river.UniqueOpts{ByArgs: true, ByState: waiting}}
+		o := &river.InsertOpts{Queue: queueOf(site), MaxAttempts: 100, UniqueOpts: river.UniqueOpts{ByArgs: true, ByQueue: true, ByState: waiting}}
 		if at.After(time.Now()) {
 			o.ScheduledAt = at
 		}

@@ -75,12 +75,17 @@ func (a Acting) log(ctx context.Context, action string, at resource.ID, outcome 
 	return a.s.catalog.AddEntry(context.WithoutCancel(ctx), e)
 }
 
+// Absent stands for the ETag of what must not exist yet.
+const Absent = "absent"
+
 // matches checks an ETag that a caller gave: empty for any, * for one that
 // exists. Else it is a PreconditionFailed problem.
 func matches[T any](match string, old *T) error {
 	switch {
-	case match == "", match == "*" && old != nil, old != nil && match == resource.ETag(*old):
+	case match == "", match == Absent && old == nil, match == "*" && old != nil, old != nil && match == resource.ETag(*old):
 		return nil
+	case match == Absent:
+		return problem.New(problem.ResourceChanged, "There is such a resource already, although the request says that there is none.")
 	case old == nil:
 		return problem.New(problem.ResourceChanged, "There is no such resource, although the request says what it should be.")
 	}

@@ -51,8 +51,8 @@ func (a Acting) Backup(ctx context.Context, r AdhocRequest) (resource.Job, error
 		if err != nil {
 			return resource.Job{}, missing(err, i.PolicyID())
 		}
-		if r.Rule != "" && !strings.EqualFold(r.Rule, ruleName(p)) {
-			return resource.Job{}, problem.New(problem.BackupRuleUnknown, "The policy %q has no backup rule %q; it has %q.", p.Name, r.Rule, ruleName(p))
+		if r.Rule != "" && !strings.EqualFold(r.Rule, RuleName(p)) {
+			return resource.Job{}, problem.New(problem.BackupRuleUnknown, "The policy %q has no backup rule %q; it has %q.", p.Name, r.Rule, RuleName(p))
 		}
 		tag := r.Tag
 		for _, each := range p.Retention {
@@ -77,8 +77,8 @@ func (a Acting) Backup(ctx context.Context, r AdhocRequest) (resource.Job, error
 	})
 }
 
-// ruleName is the name of a policy's backup rule as clients know it.
-func ruleName(p resource.Policy) string {
+// RuleName is the name of a policy's backup rule as clients know it.
+func RuleName(p resource.Policy) string {
 	switch {
 	case p.Schedule.Name != "":
 		return p.Schedule.Name

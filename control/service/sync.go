@@ -62,3 +62,26 @@ func (a Acting) VaultGuarded(ctx context.Context, vault resource.ID) (bool, erro
 		return len(found) > 0, err
 	})
 }
+
+// JobInstances gives the IDs of the backup instances that jobs of a vault were
+// for, by their GUIDs; those that are gone are left out.
+func (a Acting) JobInstances(ctx context.Context, vault resource.ID, jobs ...resource.Job) (map[string]resource.ID, error) {
+	return look(ctx, a, vaults+"backupJobs/read", vault, func() (map[string]resource.ID, error) {
+		out := map[string]resource.ID{}
+		for _, j := range jobs {
+			if _, seen := out[j.InstanceID]; seen || j.InstanceID == "" {
+				continue
+			}
+			found, err := a.s.catalog.InstancesNamed(ctx, j.InstanceID)
+			if err != nil {
+				return nil, err
+			}
+			for _, i := range found {
+				if i.ID == j.InstanceID {
+					out[i.ID] = i.ResourceID()
+				}
+			}
+		}
+		return out, nil
+	})
+}

@@ -33,6 +33,7 @@ var floors = [][]string{
 var order = map[string][]string{
 	"base":    {"problem", "extent", "meter", "durable"},
 	"control": {"resource", "schedule", "retention", "access", "support", "catalog", "job", "home", "service"},
+	"api":     {"signin", "arm"},
 }
 
 // The rooms beside the house may import any; none may import them.
