@@ -22,7 +22,7 @@ Without a URL these commands mean the default store.`,
 		Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newStoreCreate(inv), newStoreShow(inv), newStoreCheck(inv), newStoreCollect(inv), newStoreCopy(inv), newStoreRebuildIndex(inv), newStoreRebuildCatalog(inv), newStoreKey(inv))
+	cmd.AddCommand(newStoreCreate(inv), newStoreShow(inv), newStoreCheck(inv), newStoreHeal(inv), newStoreCollect(inv), newStoreCopy(inv), newStoreRebuildIndex(inv), newStoreRebuildCatalog(inv), newStoreKey(inv))
 	return cmd
 }
 

@@ -451,7 +451,7 @@ var table = []Entry{
 	{ToolMissing, Failed, "A program that this needs is not installed.",
 		[]string{"Install it and run again."}},
 	{DataNotVerified, Failed, "Some data of the recovery points could not be read back as it was written.",
-		[]string{"Run the backup again: damaged blocks that still exist on the disk are stored anew.", "Restore other ranges and other points as usual; they are not affected."}},
+		[]string{"Mend it: `diskvault store heal`, with --from if there is a copy of the store.", "Run the backup again: damaged blocks that still exist on the disk are stored anew.", "Restore other ranges and other points as usual; they are not affected."}},
 }
 
 var byCode = func() map[Code]Entry {

@@ -46,6 +46,8 @@ const (
 	OperationCopyFiles = "CopyFiles"
 	// OperationCollect removes from a store what nothing refers to.
 	OperationCollect = "Collect"
+	// OperationHeal mends what is damaged in a store.
+	OperationHeal = "Heal"
 )
 
 // The triggers of a job.

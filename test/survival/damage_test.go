@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/diskvault/diskvault/base/problem"
@@ -389,5 +390,43 @@ func TestDamagedHome(t *testing.T) {
 		w.must("status")
 		w.restores("disk", w.points[0], w.was[w.points[0]])
 		w.nextBackup()
+	}
+}
+
+// What a check finds, a heal brings back from a second store; what is nowhere is
+// listed with the disk, and all else can be restored.
+func TestStoreHeal(t *testing.T) {
+	t.Parallel()
+	w := newWard(t)
+	second := w.path("second")
+	w.must("store", "create", second)
+	w.must("store", "copy", second)
+	if err := os.RemoveAll(w.well); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(w.well, os.DirFS(w.home)); err != nil {
+		t.Fatal(err)
+	}
+	w.disk.change(40) // it does not hold the older points any more
+	for _, object := range []string{"store/packs/data/*/*", "store/packs/meta/*/*", "store/points/*", "store/records/*/*", "store/copies/realm"} {
+		for _, h := range harms {
+			w.recover()
+			h.do(t, w.largest(object), w.r)
+			healed := read[service.HealResult](w.machine, "store", "heal", "--read-data", "--from", second)
+			if len(healed.Lost) > 0 {
+				t.Fatalf("%s %s: %+v", object, h.name, healed)
+			}
+			for _, id := range w.points {
+				w.restores("disk", id, w.was[id])
+			}
+			w.must("store", "collect", "--grace", "0s")
+			w.must("store", "check", "--read-data")
+		}
+	}
+	w.recover()
+	harms[2].do(t, w.largest("store/packs/data/*/*"), w.r)
+	o := w.run("store", "heal", "--read-data", "--no-disks")
+	if o.status != warnings || !strings.Contains(o.stderr, w.points[0]) || !strings.Contains(o.stderr, "disk, bytes 0 to ") {
+		t.Errorf("%v", o)
 	}
 }
