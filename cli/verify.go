@@ -34,6 +34,7 @@ type verifyOptions struct {
 	selector
 	depth
 	point string
+	fsck  bool
 }
 
 func newVerify(inv *invocation) *cobra.Command {
@@ -45,10 +46,15 @@ func newVerify(inv *invocation) *cobra.Command {
 its point says. With --read-data all data are read back and every block is
 compared with its hash; --sample does so with a part of them.
 
+With --fsck the programs of its file systems (e2fsck, xfs_repair, btrfs check,
+fsck.fat, ntfsfix) check one point of a disk, its newest unless another is named.
+They see an overlay in which the journal is replayed; the point never changes.
+
 Damage is told with the points and the ranges of the disk that it costs.`,
 		Example: `  diskvault verify
   diskvault verify disk --read-data
   diskvault verify disk --point 2026-03-01 --read-data
+  diskvault verify disk --point 2026-03-01 --fsck
   diskvault verify --sample 5`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -59,13 +65,44 @@ Damage is told with the points and the ranges of the disk that it costs.`,
 			if len(args) == 1 {
 				instance = args[0]
 			}
+			if o.fsck {
+				if instance == "" || o.readData || o.sample > 0 {
+					return usageError(cmd, "--fsck needs a disk, and excludes --read-data and --sample.")
+				}
+				return o.runFSCK(cmd.Context(), instance)
+			}
 			return o.run(cmd.Context(), instance)
 		},
 	}
 	cmd.Flags().StringVar(&o.point, "point", "", "only this recovery point: its ID, a time, or latest")
+	cmd.Flags().BoolVar(&o.fsck, "fsck", false, "let the programs of its file systems check one recovery point")
 	o.depth.add(cmd)
 	o.selector.add(cmd)
 	return cmd
+}
+
+func (o *verifyOptions) runFSCK(ctx context.Context, instance string) error {
+	request, err := o.selector.request(o.invocation, instance)
+	if err != nil {
+		return err
+	}
+	c, err := o.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.FSCK(ctx, service.FSCKRequest{PointsRequest: request, Point: o.point}, o.events)
+	if err != nil {
+		return err
+	}
+	for _, w := range r.Warnings {
+		o.warn(w)
+	}
+	return o.print(r, func() {
+		for _, v := range r.Volumes {
+			o.printf("%s  %s  %s  %s\n", v.Name, v.Kind, v.Verdict, v.Checker)
+		}
+		o.printf("Checked %s as of %s UTC in %s.\n", r.Instance, moment(r.PointTime), duration(r.DurationSeconds))
+	})
 }
 
 func (o *verifyOptions) run(ctx context.Context, instance string) error {

@@ -90,6 +90,11 @@ func (c Client) Verify(ctx context.Context, r VerifyRequest, e Events) (VerifyRe
 	return ask[VerifyResult](ctx, c, "verify", r, e)
 }
 
+// FSCK has the programs of its file systems check a recovery point.
+func (c Client) FSCK(ctx context.Context, r FSCKRequest, e Events) (FSCKResult, error) {
+	return ask[FSCKResult](ctx, c, "verify.fsck", r, e)
+}
+
 // ConfirmRetention says that the rules are as they should be after the catalog
 // was rebuilt: from now on points expire again.
 func (c Client) ConfirmRetention(ctx context.Context) error {
