@@ -32,7 +32,7 @@ const (
 func commands(inv *invocation) []*cobra.Command {
 	return []*cobra.Command{
 		newBackup(inv), newRestore(inv), newMount(inv), newNBD(inv), newListFiles(inv), newCopyFiles(inv), newPoints(inv), newStatus(inv), newJobs(inv), newVerify(inv),
-		newExplain(inv), newDemo(inv), newStore(inv), newDisk(inv), newRecoveryPoint(inv), newVersion(inv),
+		newExplain(inv), newDemo(inv), newStore(inv), newServe(inv), newRole(inv), newDisk(inv), newRecoveryPoint(inv), newVersion(inv),
 	}
 }
 
