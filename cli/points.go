@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/diskvault/diskvault/control/resource"
 	"github.com/diskvault/diskvault/control/service"
 )
 
@@ -22,7 +24,9 @@ func newPoints(inv *invocation) *cobra.Command {
 		Short: "List the recovery points of a disk, and why each is kept",
 		Long: `Lists the recovery points of a disk, newest first, with the reasons for which
 each is kept. Each point is whole by itself: any can be restored, or deleted,
-without another.`,
+without another. A point may lie in several stores, near the disk (operational)
+and in the store of its vault (vault); -o json names them, each with its own
+expiry.`,
 		Example: `  diskvault points disk
   diskvault points /dev/vg/root -o json | jq '.[0].keptBecause'`,
 		Args: exactly("INSTANCE"),
@@ -57,8 +61,14 @@ func (o *pointsOptions) run(ctx context.Context) error {
 			if p.Consistency != "crashConsistent" {
 				state = "inconsistent"
 			}
-			rows = append(rows, []string{p.ID, moment(p.Time), state, momentOr(p.VerifiedAt, "not yet"), size(p.StoredBytes), strings.Join(p.KeptBecause, "; ")})
+			var tiers []string
+			for _, at := range p.Placements {
+				if tier := map[string]string{resource.OperationalTier: "operational", resource.VaultTier: "vault"}[at.Tier]; !slices.Contains(tiers, tier) {
+					tiers = append(tiers, tier)
+				}
+			}
+			rows = append(rows, []string{p.ID, moment(p.Time), state, strings.Join(tiers, ", "), momentOr(p.VerifiedAt, "not yet"), size(p.StoredBytes), strings.Join(p.KeptBecause, "; ")})
 		}
-		o.table([]string{"RECOVERY POINT", "TIME (UTC)", "SHOWS THE DISK", "VERIFIED", "STORED", "KEPT BECAUSE"}, rows)
+		o.table([]string{"RECOVERY POINT", "TIME (UTC)", "SHOWS THE DISK", "TIER", "VERIFIED", "STORED", "KEPT BECAUSE"}, rows)
 	})
 }

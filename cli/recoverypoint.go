@@ -30,6 +30,8 @@ func newRecoveryPointDelete(inv *invocation) *cobra.Command {
 		Long: `Deletes recovery points. No other point is touched: each is whole by itself. The
 space comes back when the store is collected (diskvault store collect).
 
+A point is deleted from all stores that hold it; with --store from that one only.
+
 The last good point of a disk is kept unless --last says otherwise.`,
 		Example: `  diskvault recovery-point delete disk --point 0f3c
   diskvault recovery-point delete disk --point 2026-03-01 --point 2026-03-02`,

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/diskvault/diskvault/control/resource"
 	"github.com/diskvault/diskvault/control/service"
 )
 
@@ -41,19 +42,27 @@ func (s *storeArgument) request(inv *invocation, args []string) (r service.Store
 
 func newStoreCreate(inv *invocation) *cobra.Command {
 	var block sizeFlag
-	var passphrase string
+	var passphrase, vault, vaultRetention string
 	var asDefault bool
 	cmd := &cobra.Command{
 		Use:   "create [URL]",
 		Short: "Make a store",
 		Long: `Makes a store, after proving that the storage keeps the promises that a store
 depends on. Its recovery key is shown once. Without a URL the store lies in the
-data folder.`,
+data folder.
+
+With --vault the store becomes the vault tier of that vault: after each backup
+the points whose retention rule asks for it are copied there, and live for a
+time of their own. A second store of a vault makes it geo-redundant.`,
 		Example: `  diskvault store create /mnt/backup/store --default
-  diskvault store create 's3://bucket/diskvault?endpoint=https://s3.example.org&region=eu'`,
+  diskvault store create 's3://bucket/diskvault?endpoint=https://s3.example.org&region=eu'
+  diskvault store create /mnt/offsite/store --vault default --vault-retention P5Y`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r := service.CreateStoreRequest{BlockSize: int(block.bytes), Default: asDefault}
+			r := service.CreateStoreRequest{BlockSize: int(block.bytes), Default: asDefault, Vault: vault, VaultRetention: resource.Duration(vaultRetention)}
+			if vaultRetention != "" && vault == "" {
+				return usageError(cmd, "--vault-retention goes with --vault.")
+			}
 			var err error
 			if len(args) > 0 {
 				if r.URL, err = storeURL(args[0]); err != nil {
@@ -81,6 +90,8 @@ data folder.`,
 	cmd.Flags().Var(&block, "block-size", "unit of deduplication, 16K to 1M, fixed for good (default 64K)")
 	cmd.Flags().StringVar(&passphrase, "passphrase-file", "", "file with a passphrase that opens the store too")
 	cmd.Flags().BoolVar(&asDefault, "default", false, "disks that are protected from now on go there")
+	cmd.Flags().StringVar(&vault, "vault", "", "vault whose copies go there, for its vault tier")
+	cmd.Flags().StringVar(&vaultRetention, "vault-retention", "", "how long copies are kept in the vault tier, as P90D or P5Y, by the rules of the vault's policies that say nothing of it")
 	return cmd
 }
 

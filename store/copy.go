@@ -24,7 +24,13 @@ type CopyOptions struct {
 	Points    []string // IDs of recovery points; empty: all
 	// Placed are points that are known to be in the destination. Those that it
 	// lists beside them are read once, to tell points from fences.
-	Placed          map[string]bool
+	Placed map[string]bool
+	// Omitted are points that are not to be copied, as those that somebody deleted
+	// from the destination.
+	Omitted map[string]bool
+	// Bases names, by instance, a point of the destination to compare with where it
+	// does not have the parent; without one all its points are read to find one.
+	Bases           map[string]string
 	LimitRate       int64 // bytes read from the source store in a second; 0: no limit
 	CheckpointEvery time.Duration
 	Meter           *meter.Meter            // required
@@ -152,28 +158,37 @@ func (c *copier) progress(done int64) {
 
 // missing gives the points asked for that the destination does not have.
 func (c *copier) missing(ctx context.Context) ([]Point, error) {
-	all, err := c.src.pointNames(ctx)
-	if err != nil {
-		return nil, err
-	}
-	listed, err := c.dst.pointNames(ctx)
-	if err != nil {
-		return nil, err
-	}
 	there := map[string]bool{}
 	var unsure, wanted []string
-	for name := range all {
-		switch {
-		case listed[name] && c.options.Placed[name]:
-			there[name] = true
-		case listed[name]:
-			unsure = append(unsure, name)
-		case len(c.options.Points) == 0 || slices.Contains(c.options.Points, name):
-			wanted = append(wanted, name)
+	if len(c.options.Points) > 0 {
+		// A few points of a large store are asked for one by one.
+		for _, name := range c.options.Points {
+			if !c.options.Omitted[name] {
+				unsure = append(unsure, name)
+			}
+		}
+	} else {
+		all, err := c.src.pointNames(ctx)
+		if err != nil {
+			return nil, err
+		}
+		listed, err := c.dst.pointNames(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for name := range all {
+			switch {
+			case listed[name] && c.options.Placed[name]:
+				there[name] = true
+			case listed[name]:
+				unsure = append(unsure, name)
+			case !c.options.Omitted[name]:
+				wanted = append(wanted, name)
+			}
 		}
 	}
 	var mu sync.Mutex // covers there, wanted, points and failed
-	err = each(ctx, unsure, func(ctx context.Context, name string) error {
+	err := each(ctx, unsure, func(ctx context.Context, name string) error {
 		doc, err := c.dst.point(ctx, name)
 		mu.Lock()
 		defer mu.Unlock()
@@ -330,10 +345,13 @@ func (c *copier) base(ctx context.Context, p Point) (*Point, error) {
 	if newest, ok := c.newest[p.Instance]; ok {
 		return &newest, nil
 	}
-	if p.Parent != "" {
-		switch parent, err := c.dst.Point(ctx, p.Parent); {
+	for _, id := range []string{p.Parent, c.options.Bases[p.Instance]} {
+		if id == "" {
+			continue
+		}
+		switch base, err := c.dst.Point(ctx, id); {
 		case err == nil:
-			return &parent, nil
+			return &base, nil
 		case !isDamage(err) && !problem.Is(err, problem.RecoveryPointNotFound):
 			return nil, err
 		}

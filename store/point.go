@@ -43,6 +43,9 @@ type Point struct {
 
 	RetentionTag string `json:"retentionTag"`
 	Retention    string `json:"retention"` // ISO-8601 duration; empty: kept until deleted
+	// VaultRetention is how long a copy in the vault tier is kept, from Created
+	// on; empty: no rule asks for one.
+	VaultRetention string `json:"vaultRetention,omitempty"`
 
 	Consistency    Consistency `json:"consistency"`
 	Reason         string      `json:"reason,omitempty"` // why it is inconsistent

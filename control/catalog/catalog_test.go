@@ -112,7 +112,7 @@ func resourcesComeBack(t *testing.T, c *Catalog) {
 	if len(points) != 2 || points[0].ID != "p2" || points[1].Size != 1<<40 {
 		t.Errorf("points are not in the order of their commits: %+v", points)
 	}
-	must(t, c.SetVerified(ctx, "p1", day))
+	must(t, c.SetVerified(ctx, "s1", "p1", day))
 	added, removed, err := c.SetPoints(ctx, "s1", append(want.Points[:1:1], store.Point{ID: "p4", Instance: "i2", Time: day, Created: day}))
 	must(t, err)
 	if added != 1 || removed != 1 {

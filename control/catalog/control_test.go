@@ -482,7 +482,7 @@ func TestManyPoints(t *testing.T) {
 		for n := range instances {
 			for p := range each {
 				at := day.Add(time.Duration(p) * time.Hour)
-				if err := putPoint(ctx, tx, "s1", store.Point{ID: fmt.Sprintf("p%d.%d", n, p), Instance: fmt.Sprintf("i%05d", n), Time: at, Created: at, Retention: "P7D", RetentionTag: "Default"}); err != nil {
+				if err := putPoint(ctx, tx, "s1", stand{true, resource.OperationalTier}, store.Point{ID: fmt.Sprintf("p%d.%d", n, p), Instance: fmt.Sprintf("i%05d", n), Time: at, Created: at, Retention: "P7D", RetentionTag: "Default"}); err != nil {
 					return err
 				}
 			}

@@ -141,28 +141,28 @@ func (c *Catalog) GoodSlot(ctx context.Context, id string) (time.Time, error) {
 	return t, c.problem(err)
 }
 
-// Aging are points of an instance of which one may have expired, newest first:
-// those that may have, the newest of all and the newest good one. The decision
-// needs no others.
+// Aging are points of an instance in one store of which one may have expired
+// there, newest first: those that may have, the newest of all and the newest good
+// one. The decision needs no others.
 type Aging struct {
 	Instance string
 	State    resource.Protection
-	Store    string
+	Store    string // that holds the points
 	Points   []AgingPoint
 }
 
 // AgingPoint is a point in Aging.
 type AgingPoint struct {
 	ID            string
-	Store         string
 	Time, Created time.Time
 	Tag, Keep     string
 	Good          bool // it shows one point in time
 }
 
-// Aging gives instances of which a point may have expired by now, by their IDs:
-// those whose state lets points expire. It reads no more than limit instances,
-// behind the one given, with four queries for all of them.
+// Aging gives instances of which a point may have expired by now, by their IDs,
+// and for each the stores of which that is so: those whose state lets points
+// expire. It reads no more than limit instances, behind the one given, with four
+// queries for all of them.
 func (c *Catalog) Aging(ctx context.Context, now time.Time, after string, limit int) ([]Aging, error) {
 	var states []any
 	for _, p := range resource.Protections {
@@ -170,50 +170,62 @@ func (c *Catalog) Aging(ctx context.Context, now time.Time, after string, limit 
 			states = append(states, string(p))
 		}
 	}
-	out := map[string]*Aging{}
+	found := map[string]resource.Protection{}
 	var ids []any
 	err := c.rows(ctx, func(r *sql.Rows) error {
-		a := &Aging{}
-		err := r.Scan(&a.Instance, &a.State, &a.Store)
-		out[a.Instance], ids = a, append(ids, a.Instance)
+		var id, state string
+		err := r.Scan(&id, &state)
+		found[id], ids = resource.Protection(state), append(ids, id)
 		return err
-	}, `SELECT id, state, store FROM instance AS i WHERE id > $1 AND EXISTS (SELECT 1 FROM point WHERE instance = i.id AND expires <= $2)
+	}, `SELECT id, state FROM instance AS i WHERE id > $1 AND EXISTS (SELECT 1 FROM placement WHERE instance = i.id AND expires <= $2 AND state = 'Committed')
 		AND state IN (`+marks(4, len(states))+`) ORDER BY id LIMIT $3`, append([]any{after, stamp(now), limit}, states...)...)
 	if err != nil || len(ids) == 0 {
 		return nil, err
 	}
+	type place struct{ instance, store string }
+	out := map[place]*Aging{}
+	var places []place
 	read := func(r *sql.Rows) error {
 		var p AgingPoint
-		var instance, at, created string
+		var at place
+		var of, created string
 		var good int
-		if err := r.Scan(&instance, &p.ID, &p.Store, &at, &created, &p.Tag, &p.Keep, &good); err != nil {
+		if err := r.Scan(&at.instance, &at.store, &p.ID, &of, &created, &p.Tag, &p.Keep, &good); err != nil {
 			return err
 		}
 		p.Good = good == 1
 		var err error
-		if p.Time, err = parseTime(at); err != nil {
+		if p.Time, err = parseTime(of); err != nil {
 			return err
 		}
+		if out[at] == nil {
+			out[at], places = &Aging{Instance: at.instance, State: found[at.instance], Store: at.store}, append(places, at)
+		}
 		p.Created, err = parseTime(created)
-		out[instance].Points = append(out[instance].Points, p)
+		out[at].Points = append(out[at].Points, p)
 		return err
 	}
-	const columns = `SELECT p.instance, p.id, p.store, p.time, p.created, p.tag, p.keep, p.good FROM `
-	for _, q := range []struct {
-		text string
-		args []any
-	}{
-		{columns + `point AS p WHERE p.expires <= $1 AND p.instance IN (` + marks(2, len(ids)) + `)`, append([]any{stamp(now)}, ids...)},
-		{columns + `instance AS i JOIN point AS p ON p.id = (SELECT id FROM point WHERE instance = i.id ORDER BY created DESC, id DESC LIMIT 1) WHERE i.id IN (` + marks(1, len(ids)) + `)`, ids},
-		{columns + `instance AS i JOIN point AS p ON p.id = (SELECT id FROM point WHERE instance = i.id AND good = 1 ORDER BY created DESC, id DESC LIMIT 1) WHERE i.id IN (` + marks(1, len(ids)) + `)`, ids},
+	const columns = `SELECT q.instance, q.store, q.point, p.time, p.created, p.tag, q.keep, q.good FROM `
+	const aging = `(SELECT DISTINCT instance, store FROM placement WHERE expires <= $1 AND state = 'Committed' AND instance IN (`
+	newest := func(which string) string {
+		return columns + aging + marks(2, len(ids)) + `)) AS a JOIN placement AS q ON q.store = a.store AND q.point = (SELECT point FROM placement
+			WHERE instance = a.instance AND store = a.store AND state = 'Committed'` + which + ` ORDER BY created DESC, point DESC LIMIT 1) JOIN point AS p ON p.id = q.point`
+	}
+	args := append([]any{stamp(now)}, ids...)
+	for _, query := range []string{
+		columns + `placement AS q JOIN point AS p ON p.id = q.point WHERE q.expires <= $1 AND q.state = 'Committed' AND q.instance IN (` + marks(2, len(ids)) + `)`,
+		newest(``), newest(` AND good = 1`),
 	} {
-		if err := c.rows(ctx, read, q.text, q.args...); err != nil {
+		if err := c.rows(ctx, read, query, args...); err != nil {
 			return nil, err
 		}
 	}
+	slices.SortFunc(places, func(x, y place) int {
+		return cmp.Or(cmp.Compare(x.instance, y.instance), cmp.Compare(x.store, y.store))
+	})
 	var list []Aging
-	for _, id := range ids {
-		a := out[id.(string)]
+	for _, at := range places {
+		a := out[at]
 		slices.SortFunc(a.Points, func(x, y AgingPoint) int { return cmp.Or(y.Created.Compare(x.Created), cmp.Compare(y.ID, x.ID)) })
 		a.Points = slices.CompactFunc(a.Points, func(x, y AgingPoint) bool { return x.ID == y.ID })
 		list = append(list, *a)

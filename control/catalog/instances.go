@@ -92,8 +92,10 @@ func putInstance(ctx context.Context, tx *sql.Tx, i resource.Instance) error {
 // points; false if it is not there. Its jobs stay as history.
 func (c *Catalog) RemoveInstance(ctx context.Context, id string) (removed bool, err error) {
 	err = c.write(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM point WHERE instance = $1`, id); err != nil {
-			return err
+		for _, query := range []string{`DELETE FROM placement WHERE instance = $1`, `DELETE FROM point WHERE instance = $1`} {
+			if _, err := tx.ExecContext(ctx, query, id); err != nil {
+				return err
+			}
 		}
 		r, err := tx.ExecContext(ctx, `DELETE FROM instance WHERE id = $1`, id)
 		if err != nil {

@@ -46,13 +46,6 @@ func (c *Catalog) Rebuild(ctx context.Context, from Contents) error {
 				return err
 			}
 		}
-		// Points that were copied there are had from there from now on, as their
-		// instances are.
-		for _, p := range from.Points {
-			if _, err := tx.ExecContext(ctx, `UPDATE point SET store = $1, verified = NULL WHERE id = $2 AND store <> $1`, from.Store.ID, p.ID); err != nil {
-				return err
-			}
-		}
 		if _, _, err := setPoints(ctx, tx, from.Store.ID, from.Points); err != nil {
 			return err
 		}

@@ -54,6 +54,12 @@ func Resource[T document](ctx context.Context, c *Catalog, id resource.ID) (T, e
 	return v, err
 }
 
+// HasResource tells whether there is a resource of any type with an ID.
+func (c *Catalog) HasResource(ctx context.Context, id resource.ID) (has bool, err error) {
+	err = c.db.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM resource WHERE key = $1)`, id.Key()).Scan(&has)
+	return has, c.problem(err)
+}
+
 // Resources gives the resources of a type within a scope, which is a
 // subscription, a resource group or the tenant, by their keys.
 func Resources[T document](ctx context.Context, c *Catalog, kind string, scope resource.ID, p Page) ([]T, error) {

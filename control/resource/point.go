@@ -10,17 +10,27 @@ type RecoveryPoint struct {
 	Consistency  string      `json:"consistency"`
 	Reason       string      `json:"reason,omitempty"` // why it is inconsistent
 	RetentionTag string      `json:"retentionTag"`
-	Expiry       *time.Time  `json:"expiry"` // null: no rule removes it at a known time
+	Expiry       *time.Time  `json:"expiry"` // of the placement that stays longest; null: no rule removes it at a known time
 	Placements   []Placement `json:"placements"`
 	SizeBytes    int64       `json:"sizeBytes"`
-	StoredBytes  int64       `json:"storedBytes"` // added to the store by this point
-	VerifiedAt   *time.Time  `json:"verifiedAt"`  // when all its data were last read back; null: not yet
-	KeptBecause  []string    `json:"keptBecause,omitempty"`
+	StoredBytes  int64       `json:"storedBytes"`           // added to the store by this point
+	VerifiedAt   *time.Time  `json:"verifiedAt"`            // when all its data were last read back; null: not yet
+	KeptBecause  []string    `json:"keptBecause,omitempty"` // in the first placement
 }
+
+// The tiers of placements.
+const (
+	OperationalTier = "OperationalStore" // near the source
+	VaultTier       = "VaultStore"       // the vault's own, elsewhere
+)
 
 // Placement is one copy of a recovery point.
 type Placement struct {
-	Store string `json:"store"` // URL
-	Tier  string `json:"tier"`  // OperationalStore or VaultStore
-	State string `json:"state"` // Committed or Verified
+	Store       string     `json:"store"`       // URL
+	Tier        string     `json:"tier"`        // OperationalStore or VaultStore
+	State       string     `json:"state"`       // Committed or Verified
+	CommittedAt time.Time  `json:"committedAt"` // when it was made there
+	VerifiedAt  *time.Time `json:"verifiedAt"`  // as that of the point
+	Expiry      *time.Time `json:"expiry"`      // as that of the point
+	KeptBecause []string   `json:"keptBecause,omitempty"`
 }

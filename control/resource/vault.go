@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +23,7 @@ type Vault struct {
 
 	Identity                 Identity         `json:"identity"`
 	Storage                  []StorageSetting `json:"storage"`
+	Stores                   []VaultStore     `json:"stores,omitempty"` // of the vault tier; none: there is no such tier
 	SoftDelete               SoftDelete       `json:"softDelete"`
 	Immutability             string           `json:"immutability"`             // Disabled, Unlocked, Locked
 	JobFailureAlerts         string           `json:"jobFailureAlerts"`         // Enabled, Disabled
@@ -32,6 +34,22 @@ type Vault struct {
 type StorageSetting struct {
 	Tier       string `json:"tier"`       // OperationalStore, VaultStore, ArchiveStore
 	Redundancy string `json:"redundancy"` // LocallyRedundant, GeoRedundant, ZoneRedundant
+}
+
+// VaultStore is a store of the vault tier. The URL leads there from a machine
+// that knows nothing but the vault's record.
+type VaultStore struct {
+	ID  string `json:"id"`
+	URL string `json:"url"`
+}
+
+// MaxVaultStores is how many stores a vault may have: one is locally redundant,
+// two are geo-redundant.
+const MaxVaultStores = 2
+
+// Keeps tells whether a store belongs to the vault tier of the vault.
+func (v Vault) Keeps(storeID string) bool {
+	return slices.ContainsFunc(v.Stores, func(s VaultStore) bool { return s.ID == storeID })
 }
 
 // Identity is what a vault acts as.

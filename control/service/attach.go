@@ -121,7 +121,12 @@ func (s *Service) attach(ctx context.Context, r PointsRequest, which, purpose st
 	if a.point, err = choose(sel.points, sel.instance, which); err != nil {
 		return a, err
 	}
-	st, err := s.stores.alone(ctx, sel.store.URL(), r.Key)
+	at, err := sel.locate(ctx, s, a.point, r.Key)
+	if err != nil {
+		return a, err
+	}
+	a.point.Point = at.point
+	st, err := s.stores.alone(ctx, at.store.URL(), r.Key)
 	if err != nil {
 		return a, err
 	}

@@ -52,7 +52,11 @@ func (s *Service) backup(ctx context.Context, c call, r BackupRequest) (BackupRe
 		}
 		return job.Outcome{Result: result, Warnings: result.Status == resource.CompletedWithWarnings}, err
 	}))
-	return result, err
+	if err != nil {
+		return result, err
+	}
+	s.copyAfter(ctx, c, &result)
+	return result, nil
 }
 
 // diskPath finds out what a person meant by DISK: a path, or the name of a
@@ -88,7 +92,7 @@ func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src
 		return result, err
 	}
 	result.Created = made
-	result.Instance = i.Name
+	result.Instance, result.InstanceID = i.Name, i.ID
 	run.Describe(i.ID, i.Name)
 
 	st, row, err := s.openKnown(ctx, i.Store, r.Key)
@@ -133,13 +137,16 @@ func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src
 		Store: st, Source: src, Meter: run.Meter,
 		Point: store.Point{
 			Instance: i.ID, Name: i.Name, Disk: i.Disk, Vault: i.Vault, Policy: i.Policy, Trigger: r.trigger(),
-			RetentionTag: rule.Tag, Retention: string(rule.Duration),
+			RetentionTag: rule.Tag, Retention: string(rule.Duration), VaultRetention: string(rule.VaultDuration),
 		},
 		Compression: store.Compression(r.Compression), FullScan: r.FullScan, AllowInconsistent: r.AllowInconsistent, AllowUnreadable: r.AllowUnreadable, AcceptReplaced: r.AcceptReplaced, LimitRate: r.LimitRate,
 		Capturer: capture.Options{Owner: i.ID, StallBudget: r.StallBudget}, FullReadEvery: time.Duration(r.FullReadDays) * 24 * time.Hour,
 	}
-	if len(points) > 0 {
-		options.Parent = &points[0].Point
+	for _, p := range points {
+		if p.Store == row.ID && placedIn(p, row.ID) {
+			options.Parent = &p.Point
+			break
+		}
 	}
 	engine := backup.New(options)
 	run.Follow(func() resource.Progress { return backupProgress(engine.Progress()) })

@@ -2,9 +2,12 @@ package service
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/diskvault/diskvault/base/meter"
+	"github.com/diskvault/diskvault/control/catalog"
+	"github.com/diskvault/diskvault/control/home"
 	"github.com/diskvault/diskvault/control/job"
 	"github.com/diskvault/diskvault/control/resource"
 	"github.com/diskvault/diskvault/engine/upkeep"
@@ -26,6 +29,39 @@ type CollectResult struct {
 	upkeep.Account
 	DurationSeconds float64             `json:"durationSeconds"`
 	Phases          []meter.PhaseRecord `json:"phases"`
+}
+
+// collectEvery is how often a server collects each store.
+const collectEvery = 24 * time.Hour
+
+// CollectDue collects the stores that no server has collected for a day, one
+// after the other. One that fails is tried again after an hour.
+func (s *Service) CollectDue(ctx context.Context, now time.Time) error {
+	known, err := s.catalog.Stores(ctx)
+	if err != nil {
+		return err
+	}
+	var failed error
+	for _, row := range known {
+		turn := catalog.Collected + row.ID
+		mine, err := s.catalog.TakeTurn(ctx, turn, now.Add(-collectEvery), now)
+		if err != nil {
+			return errors.Join(failed, err)
+		}
+		if !mine {
+			continue
+		}
+		c := call{asked: now, trigger: resource.Scheduled, emit: func(home.Event) {}}
+		_, err = s.collectStore(ctx, c, CollectRequest{StoreRequest: StoreRequest{URL: row.URL}, Grace: store.DefaultGrace, MaxUnused: store.DefaultMaxUnused})
+		if err != nil {
+			_, again := s.catalog.TakeTurn(context.WithoutCancel(ctx), turn, now, now.Add(time.Hour-collectEvery))
+			failed = errors.Join(failed, err, again)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	return failed
 }
 
 // collectStore is the use case of Client.CollectStore.

@@ -75,18 +75,16 @@ func (s *Service) copyStore(ctx context.Context, c call, r CopyStoreRequest) (Co
 		spec.InstanceID, spec.Instance = options.Instances[0], r.Instance
 	}
 	err = s.jobs.Do(ctx, spec, s.shared(func(ctx context.Context, run *job.Run) (job.Outcome, error) {
-		var live gauge
-		run.Follow(func() resource.Progress {
-			p := live.progress()
-			p.Phase = "copy"
-			return p
-		})
-		options.Meter, options.Progress = run.Meter, live.set
-		sampling, stop := context.WithCancel(ctx)
-		go sample(sampling, run.Meter)
 		started := time.Now()
-		done, err := from.Copy(ctx, to, options)
-		stop()
+		instance := ""
+		if len(options.Instances) == 1 {
+			instance = options.Instances[0]
+		}
+		var err error
+		if options.Placed, options.Omitted, err = s.catalog.Placed(ctx, to.Header().StoreID.String(), instance); err != nil {
+			return job.Outcome{}, err
+		}
+		done, err := s.runCopy(ctx, from, to, options, run)
 		result = copyResult(done)
 		result.JobID, result.From, result.To = run.ID, from.URL(), to.URL()
 		result.DurationSeconds = time.Since(started).Seconds()
@@ -101,6 +99,23 @@ func (s *Service) copyStore(ctx context.Context, c call, r CopyStoreRequest) (Co
 	return result, err
 }
 
+// runCopy copies as part of a job, and has the catalog know of what the destination
+// has now.
+func (s *Service) runCopy(ctx context.Context, from, to *store.Store, o store.CopyOptions, run *job.Run) (store.CopyResult, error) {
+	var live gauge
+	run.Follow(func() resource.Progress {
+		p := live.progress()
+		p.Phase = "copy"
+		return p
+	})
+	o.Meter, o.Progress = run.Meter, live.set
+	sampling, stop := context.WithCancel(ctx)
+	go sample(sampling, run.Meter)
+	done, err := from.Copy(ctx, to, o)
+	stop()
+	return done, errors.Join(err, s.catalog.AddPlacements(context.WithoutCancel(ctx), to.Header().StoreID.String(), done.Placed, time.Now()))
+}
+
 // copySource opens the store to copy from and chooses what is copied.
 func (s *Service) copySource(ctx context.Context, r CopyStoreRequest) (*store.Store, store.CopyOptions, error) {
 	options := store.CopyOptions{LimitRate: r.LimitRate}
@@ -113,7 +128,15 @@ func (s *Service) copySource(ctx context.Context, r CopyStoreRequest) (*store.St
 		return nil, options, err
 	}
 	options.Instances = []string{sel.points[0].Instance}
-	return sel.store, options, nil
+	if sel.store != nil {
+		return sel.store, options, nil
+	}
+	i, err := s.instance(ctx, r.Instance, r.Path)
+	if err != nil {
+		return nil, options, err
+	}
+	st, _, err := s.openKnown(ctx, i.Store, r.Key)
+	return st, options, err
 }
 
 func copyResult(done store.CopyResult) CopyStoreResult {

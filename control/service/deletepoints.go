@@ -22,8 +22,8 @@ type DeletePointsResult struct {
 	Left     int      `json:"left"`
 }
 
-// deletePoints is the use case of Client.DeletePoints. No other point is
-// touched; the space comes back when the store is collected.
+// deletePoints is the use case of Client.DeletePoints: points go from all stores
+// that hold them, or from the one that is named. No other point is touched; the space comes back when the store is collected.
 func (s *Service) deletePoints(ctx context.Context, c call, r DeletePointsRequest) (DeletePointsResult, error) {
 	sel, err := s.selectPoints(ctx, r.PointsRequest)
 	if err != nil {
@@ -41,7 +41,8 @@ func (s *Service) deletePoints(ctx context.Context, c call, r DeletePointsReques
 	if !r.Last && !goodOneStays(sel.points, going) {
 		return result, problem.New(problem.LastPoint, "Then no good recovery point of %q would be left.", sel.instance)
 	}
-	if r.URL == "" {
+	known := s.catalog != nil && s.catalogErr == nil
+	if known {
 		// If this process dies between store and catalog, the next that asks for
 		// points looks at the store.
 		if err := s.catalog.SetFact(ctx, catalog.PointsStale, "yes"); err != nil {
@@ -53,15 +54,25 @@ func (s *Service) deletePoints(ctx context.Context, c call, r DeletePointsReques
 			result.Left++
 			continue
 		}
-		if err := sel.store.DeletePoint(ctx, p.ID); err != nil {
-			return result, err
-		}
-		result.Deleted = append(result.Deleted, p.ID)
-		if r.URL == "" {
-			if err := s.catalog.RemovePoints(context.WithoutCancel(ctx), []string{p.ID}); err != nil {
+		// The vault tier last: what fails on the way leaves the copy that is to
+		// live longest.
+		for _, q := range p.Placements {
+			st := sel.store
+			if st == nil {
+				if st, _, err = s.openKnown(ctx, q.Store, r.Key); err != nil {
+					return result, err
+				}
+			}
+			if err := st.DeletePoint(ctx, p.ID); err != nil && (sel.store != nil || !problem.Is(err, problem.RecoveryPointNotFound)) {
 				return result, err
 			}
+			if known {
+				if err := s.catalog.RemovePlacements(context.WithoutCancel(ctx), q.Store, []string{p.ID}); err != nil {
+					return result, err
+				}
+			}
 		}
+		result.Deleted = append(result.Deleted, p.ID)
 	}
 	return result, nil
 }

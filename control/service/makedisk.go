@@ -135,11 +135,11 @@ func (s *Service) copyOut(ctx context.Context, n resource.Snapshot, path string,
 	if err != nil {
 		return err
 	}
-	st, _, err := s.openKnown(ctx, p.Store, "")
+	at, err := s.locate(ctx, p, "")
 	if err != nil {
 		return err
 	}
-	if _, err := restore.New(restore.Options{Store: st, Point: p.Point, To: path}).Do(ctx); err != nil {
+	if _, err := restore.New(restore.Options{Store: at.store, Point: at.point, To: path}).Do(ctx); err != nil {
 		return errors.Join(err, removeIfThere(path))
 	}
 	if size > p.Size {

@@ -22,6 +22,7 @@ type queuedRequest struct {
 	Tag   string `json:"tag,omitempty"`   // retention tag; empty: as the schedule's rules say, or the default one
 	Point string `json:"point,omitempty"` // to be restored
 	To    string `json:"to,omitempty"`    // path of the target
+	Store string `json:"store,omitempty"` // ID of the one that points are copied to
 }
 
 // day is the span over which requests on demand are counted.

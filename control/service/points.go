@@ -74,37 +74,52 @@ func stateOf(i resource.Instance, paused bool) retention.State {
 	return st
 }
 
+// views says what people see of points. What becomes of one in a store depends on
+// the others there, and on nothing else.
 func views(points []catalog.Point, urls map[string]string, state retention.State, now time.Time) []resource.RecoveryPoint {
-	var facts []retention.Point
+	facts := map[string][]retention.Point{} // by store
 	for _, p := range points {
-		facts = append(facts, retention.Point{ID: p.ID, Created: p.Created, Time: p.Time, Tag: p.RetentionTag,
-			Duration: resource.Duration(p.Retention), Good: p.Consistency == store.CrashConsistent})
+		for _, q := range p.Placements {
+			facts[q.Store] = append(facts[q.Store], retention.Point{ID: p.ID, Created: p.Created, Time: p.Time, Tag: p.RetentionTag,
+				Duration: resource.Duration(q.Keep), Good: p.Consistency == store.CrashConsistent})
+		}
 	}
-	decisions := map[string]retention.Decision{}
-	for _, d := range retention.Decide(facts, state, now) {
-		decisions[d.ID] = d
+	type place struct{ store, point string }
+	decisions := map[place]retention.Decision{}
+	for id, in := range facts {
+		for _, d := range retention.Decide(in, state, now) {
+			decisions[place{id, d.ID}] = d
+		}
 	}
 	out := []resource.RecoveryPoint{}
 	for _, p := range points {
-		placement := resource.Placement{Store: urls[p.Store], Tier: "OperationalStore", State: "Committed"}
-		if p.Verified != nil {
-			placement.State = "Verified"
-		}
-		d := decisions[p.ID]
-		out = append(out, resource.RecoveryPoint{
+		view := resource.RecoveryPoint{
 			ID: p.ID, Time: p.Time, Root: p.Root.String(), Consistency: string(p.Consistency), Reason: p.Reason,
-			RetentionTag: p.RetentionTag, Expiry: d.Expiry, Placements: []resource.Placement{placement},
-			SizeBytes: p.Size, StoredBytes: p.Bytes.Stored, VerifiedAt: p.Verified, KeptBecause: d.Reasons,
-		})
+			RetentionTag: p.RetentionTag, SizeBytes: p.Size, StoredBytes: p.Bytes.Stored, VerifiedAt: p.Verified, Placements: []resource.Placement{},
+		}
+		for n, q := range p.Placements {
+			d := decisions[place{q.Store, p.ID}]
+			v := resource.Placement{Store: urls[q.Store], Tier: q.Tier, State: "Committed", CommittedAt: q.Committed, VerifiedAt: q.Verified, Expiry: d.Expiry, KeptBecause: d.Reasons}
+			if q.Verified != nil {
+				v.State = "Verified"
+			}
+			view.Placements = append(view.Placements, v)
+			if n == 0 {
+				view.Expiry, view.KeptBecause = d.Expiry, d.Reasons
+			} else if d.Expiry == nil || view.Expiry != nil && d.Expiry.After(*view.Expiry) {
+				view.Expiry = d.Expiry
+			}
+		}
+		out = append(out, view)
 	}
 	return out
 }
 
 // selection is what a request about points turned out to mean.
 type selection struct {
-	instance string // its name
-	id       string // of the store
-	store    *store.Store
+	instance string          // its name
+	id       string          // of the store
+	store    *store.Store    // that was asked for by its URL; nil: each point is where its placements say
 	points   []catalog.Point // newest first; never empty
 }
 
@@ -130,8 +145,7 @@ func (s *Service) selectPoints(ctx context.Context, r PointsRequest) (selection,
 		return selection{}, problem.New(problem.RecoveryPointNotFound, "The disk %q has no recovery point yet.", i.Name).
 			Do("Make one: diskvault backup " + i.Disk)
 	}
-	st, row, err := s.openKnown(ctx, i.Store, r.Key)
-	return selection{i.Name, row.ID, st, points}, err
+	return selection{instance: i.Name, points: points}, nil
 }
 
 func (s *Service) storePoints(ctx context.Context, r PointsRequest) (selection, error) {
@@ -152,7 +166,7 @@ func (s *Service) storePoints(ctx context.Context, r PointsRequest) (selection, 
 			continue
 		}
 		if r.Instance == p.Instance || r.Instance == p.Name || r.Instance == p.Disk || r.Path != "" && r.Path == p.Disk {
-			instances[p.Instance] = append(instances[p.Instance], catalog.Point{Point: p, Store: id})
+			instances[p.Instance] = append(instances[p.Instance], catalog.Point{Point: p, Store: id, Placements: []catalog.Placement{{Store: id, Tier: resource.OperationalTier, Committed: p.Created, Keep: p.Retention}}})
 			names[p.Instance] = p.Name
 		}
 	}

@@ -506,12 +506,14 @@ func (s *Service) purge(ctx context.Context, i resource.Instance, now time.Time)
 		return err
 	}
 	for _, p := range points {
-		st, _, err := s.openKnown(ctx, p.Store, "")
-		if err != nil {
-			return err
-		}
-		if err := st.DeletePoint(ctx, p.ID); err != nil && !problem.Is(err, problem.RecoveryPointNotFound) {
-			return err
+		for _, q := range p.Placements {
+			st, _, err := s.openKnown(ctx, q.Store, "")
+			if err != nil {
+				return err
+			}
+			if err := st.DeletePoint(ctx, p.ID); err != nil && !problem.Is(err, problem.RecoveryPointNotFound) {
+				return err
+			}
 		}
 	}
 	st, _, err := s.openKnown(ctx, i.Store, "")

@@ -36,6 +36,8 @@ func (s *Service) doQueued(ctx context.Context, j resource.Job, run *job.Run) (j
 	switch j.Operation {
 	case resource.OperationBackup:
 		return s.queuedBackup(ctx, j, found[0], r, run)
+	case resource.OperationCopy:
+		return s.queuedCopy(ctx, j, found[0], r, run)
 	case resource.OperationRestore:
 		return s.queuedRestore(ctx, j, found[0], r, run)
 	}
@@ -58,7 +60,7 @@ func (s *Service) queuedBackup(ctx context.Context, j resource.Job, i resource.I
 	if err != nil {
 		return job.Outcome{}, err
 	}
-	if err := retention.Admit(len(points)); err != nil {
+	if err := retention.Admit(operational(points)); err != nil {
 		return job.Outcome{}, err
 	}
 	if r.Tag == "" && j.Slot != nil {
@@ -88,7 +90,12 @@ func (s *Service) queuedBackup(ctx context.Context, j resource.Job, i resource.I
 			return outcome, err
 		}
 	}
-	return outcome, s.mended(kept, i)
+	if err := s.mended(kept, i); err != nil {
+		return outcome, err
+	}
+	// If this fails, the scheduler sees to it later.
+	_ = s.queueCopies(kept, i.ID)
+	return outcome, nil
 }
 
 // quiet is a call that nobody hears.
@@ -165,7 +172,7 @@ func (s *Service) queuedRestore(ctx context.Context, j resource.Job, i resource.
 	if err != nil {
 		return job.Outcome{}, err
 	}
-	st, _, err := s.openKnown(ctx, p.Store, "")
+	at, err := s.locate(ctx, p, "")
 	if err != nil {
 		return job.Outcome{}, err
 	}
@@ -175,14 +182,14 @@ func (s *Service) queuedRestore(ctx context.Context, j resource.Job, i resource.
 	return s.first(func(ctx context.Context, run *job.Run) (job.Outcome, error) {
 		// A file that is there is not touched, unless an attempt of this very
 		// restore left it: that is known by what it left beside it.
-		engine := restore.New(restore.Options{Store: st, Point: p.Point, To: r.To, Meter: run.Meter})
+		engine := restore.New(restore.Options{Store: at.store, Point: at.point, To: r.To, Meter: run.Meter})
 		run.Follow(func() resource.Progress { return restoreProgress(engine.Progress()) })
 		began := time.Now()
 		done, err := engine.Do(ctx)
 		if err != nil {
-			return job.Outcome{}, err
+			return job.Outcome{}, at.elsewhere(err)
 		}
-		result := RestoreResult{JobID: run.ID, Instance: i.Name, Point: p.ID, PointTime: p.Time, Target: done.Target,
+		result := RestoreResult{JobID: run.ID, Store: at.store.URL(), Instance: i.Name, Point: p.ID, PointTime: p.Time, Target: done.Target,
 			Bytes:    RestoreBytes{Written: done.Written, Zero: done.Zero, Skipped: done.Skipped},
 			Verified: done.Verified, Resumed: done.Resumed, Warnings: done.Warnings, DurationSeconds: time.Since(began).Seconds(), Phases: run.Meter.Record().Phases}
 		if err := s.bornOf(context.WithoutCancel(ctx), j.Target, i, p, r.To); err != nil {

@@ -51,6 +51,7 @@ func (r BackupRequest) trigger() string {
 type BackupResult struct {
 	JobID           string                 `json:"jobId"`
 	Instance        string                 `json:"instance"`
+	InstanceID      string                 `json:"instanceId"`
 	Disk            string                 `json:"disk"`
 	Status          resource.Status        `json:"status"`
 	RecoveryPoint   resource.RecoveryPoint `json:"recoveryPoint"`
@@ -117,6 +118,7 @@ type RestoreResult struct {
 	PointTime       time.Time     `json:"pointTime"`
 	Target          string        `json:"target"`
 	Bytes           RestoreBytes  `json:"bytes"`
+	Store           string        `json:"store"` // URL of the one that it was read from
 	Verified        bool          `json:"verified"`
 	Resumed         bool          `json:"resumed"`        // it went on with an interrupted one
 	Lost            []store.Range `json:"lost,omitempty"` // zeros where the store is damaged
@@ -203,6 +205,10 @@ type CreateStoreRequest struct {
 	BlockSize  int    `json:"blockSize,omitempty"` // bytes; 0: 64 KiB, or that of the realm
 	Passphrase string `json:"passphrase,omitempty"`
 	Default    bool   `json:"default,omitempty"` // new disks go there from now on
+	Vault      string `json:"vault,omitempty"`   // name or ID of the vault of whose vault tier it is to be
+	// VaultRetention is how long copies there are kept, by the rules of the vault's
+	// policies that say nothing of it; empty: those copy nothing.
+	VaultRetention resource.Duration `json:"vaultRetention,omitempty"`
 }
 
 // StoreResult tells what a store is.

@@ -23,11 +23,18 @@ func (s *Service) restore(ctx context.Context, c call, r RestoreRequest) (Restor
 	if err != nil {
 		return result, err
 	}
+	at, err := sel.locate(ctx, s, point, r.Key)
+	if err != nil {
+		return result, err
+	}
+	if at.notice != "" {
+		c.notice(resource.Notice{Name: "OtherPlacement", Message: at.notice})
+	}
 	spec := c.spec(resource.OperationRestore)
 	spec.InstanceID, spec.Instance = point.Instance, sel.instance
 	err = s.jobs.Do(ctx, spec, s.first(func(ctx context.Context, run *job.Run) (job.Outcome, error) {
 		engine := restore.New(restore.Options{
-			Store: sel.store, Point: point.Point, To: r.To, Overwrite: r.Overwrite, Dense: r.Sparse == "never", AllowDamaged: r.AllowDamaged, Meter: run.Meter,
+			Store: at.store, Point: at.point, To: r.To, Overwrite: r.Overwrite, Dense: r.Sparse == "never", AllowDamaged: r.AllowDamaged, Meter: run.Meter,
 		})
 		run.Follow(func() resource.Progress { return restoreProgress(engine.Progress()) })
 		started := time.Now()
@@ -36,12 +43,12 @@ func (s *Service) restore(ctx context.Context, c call, r RestoreRequest) (Restor
 			if ctx.Err() != nil && (errors.Is(err, context.Canceled) || problem.Is(err, problem.OperationInterrupted)) {
 				err = problem.Wrap(context.Canceled, problem.OperationInterrupted, "The restore of %s to %s was interrupted. What it had written is kept; the same command goes on from there.", sel.instance, r.To)
 			}
-			return job.Outcome{}, err
+			return job.Outcome{}, at.elsewhere(err)
 		}
 		result = RestoreResult{
 			JobID: run.ID, Instance: sel.instance, Point: point.ID, PointTime: point.Time, Target: done.Target,
 			Bytes:    RestoreBytes{Written: done.Written, Zero: done.Zero, Skipped: done.Skipped},
-			Verified: done.Verified, Resumed: done.Resumed, Lost: done.Lost, Warnings: done.Warnings, DurationSeconds: time.Since(started).Seconds(),
+			Verified: done.Verified, Resumed: done.Resumed, Lost: done.Lost, Warnings: done.Warnings, DurationSeconds: time.Since(started).Seconds(), Store: at.store.URL(),
 			Phases: run.Meter.Record().Phases,
 		}
 		return job.Outcome{Result: result, Warnings: len(done.Warnings) > 0 || len(done.Lost) > 0}, nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -54,13 +55,31 @@ func (s *Service) Serve(ctx context.Context, o ServeOptions, grace time.Duration
 	}
 	tick := time.NewTicker(o.Every)
 	defer tick.Stop()
-	var forgot time.Time
+	var forgot, filled time.Time
+	var upkeep sync.WaitGroup
+	var collecting sync.Mutex
+	defer upkeep.Wait()
 	for ctx.Err() == nil {
 		if o.Schedule && time.Since(forgot) > time.Hour {
 			if err := s.catalog.Forget(ctx, time.Now()); err != nil && ctx.Err() == nil {
 				o.Trouble(err)
 			}
 			forgot = time.Now()
+		}
+		if o.Schedule && time.Since(filled) > vaultEvery {
+			if _, err := s.FillVaults(ctx, time.Now()); err != nil && ctx.Err() == nil {
+				o.Trouble(err)
+			}
+			filled = time.Now()
+			// A collection of a store takes as long as it does, beside all else.
+			if collecting.TryLock() {
+				upkeep.Go(func() {
+					defer collecting.Unlock()
+					if err := s.CollectDue(ctx, time.Now()); err != nil && ctx.Err() == nil {
+						o.Trouble(err)
+					}
+				})
+			}
 		}
 		if o.Schedule {
 			if err := s.pass(ctx, time.Now()); err != nil && ctx.Err() == nil {
@@ -212,7 +231,8 @@ func (p planner) plan(ctx context.Context, s *Service, d catalog.Planned, now ti
 	}}, nil
 }
 
-// Expire deletes the points that no rule keeps any longer. While retention is
+// Expire deletes the points that no rule keeps any longer: in each store for
+// itself, so that a copy in the vault tier outlives that near the source. While retention is
 // paused it deletes nothing. It returns how many it deleted.
 func (s *Service) Expire(ctx context.Context, now time.Time) (deleted int, err error) {
 	paused, err := s.catalog.Fact(ctx, catalog.RetentionPaused)
@@ -254,7 +274,7 @@ func (s *Service) Expire(ctx context.Context, now time.Time) (deleted int, err e
 	}
 }
 
-// drop deletes points of one instance: in the store first, so that none is
+// drop deletes points of one instance from one store: there first, so that none is
 // forgotten that is still there.
 func (s *Service) drop(ctx context.Context, a catalog.Aging, gone []int) (int, error) {
 	if len(gone) == 0 {
@@ -278,7 +298,7 @@ func (s *Service) drop(ctx context.Context, a catalog.Aging, gone []int) (int, e
 	var failed error
 	for _, n := range gone {
 		p := a.Points[n]
-		st, _, err := s.openKnown(ctx, p.Store, "")
+		st, _, err := s.openKnown(ctx, a.Store, "")
 		if err == nil {
 			err = st.DeletePoint(ctx, p.ID)
 		}
@@ -291,7 +311,7 @@ func (s *Service) drop(ctx context.Context, a catalog.Aging, gone []int) (int, e
 	if len(ids) == 0 {
 		return 0, failed
 	}
-	return len(ids), errors.Join(failed, s.catalog.RemovePoints(context.WithoutCancel(ctx), ids))
+	return len(ids), errors.Join(failed, s.catalog.RemovePlacements(context.WithoutCancel(ctx), a.Store, ids))
 }
 
 // lockOf names the lock that is held while the state of an instance changes, or
@@ -305,7 +325,7 @@ func (s *Service) stands(ctx context.Context, a catalog.Aging, gone []int) error
 		if slices.Contains(gone, n) || !p.Good && slices.ContainsFunc(a.Points[n:], func(p catalog.AgingPoint) bool { return p.Good }) {
 			continue
 		}
-		st, _, err := s.openKnown(ctx, p.Store, "")
+		st, _, err := s.openKnown(ctx, a.Store, "")
 		if err != nil {
 			return err
 		}
@@ -317,7 +337,7 @@ func (s *Service) stands(ctx context.Context, a catalog.Aging, gone []int) error
 		}
 		return nil
 	}
-	return problem.New(problem.LastPoint, "No recovery point of the instance %s would be left, so none was deleted.", a.Instance)
+	return problem.New(problem.LastPoint, "No recovery point of the instance %s would be left in the store %s, so none was deleted there.", a.Instance, a.Store)
 }
 
 // Purge removes the deleted instances that can no longer be undeleted.

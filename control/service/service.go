@@ -98,8 +98,9 @@ func (s *Service) Close() error {
 
 // call is what a use case knows of who asked.
 type call struct {
-	asked time.Time
-	emit  func(home.Event)
+	asked   time.Time
+	emit    func(home.Event)
+	trigger string // of its jobs; empty: OnDemand
 }
 
 func (c call) notice(n resource.Notice) { c.emit(home.Event{Notice: &n}) }
@@ -107,7 +108,7 @@ func (c call) notice(n resource.Notice) { c.emit(home.Event{Notice: &n}) }
 // spec begins the description of a job for this call.
 func (c call) spec(operation string) job.Spec {
 	return job.Spec{
-		Operation: operation, Trigger: resource.OnDemand, Asked: c.asked,
+		Operation: operation, Trigger: cmp.Or(c.trigger, resource.OnDemand), Asked: c.asked,
 		Queued:   func(p int) { c.emit(home.Event{Queued: p}) },
 		Progress: func(p resource.Progress) { c.emit(home.Event{Progress: &p}) },
 	}
@@ -179,7 +180,7 @@ func (s *Service) Call(ctx context.Context, r home.Request, emit func(home.Event
 	if s.catalogErr != nil && !op.withoutCatalog {
 		return nil, s.catalogErr
 	}
-	result, err := op.do(s, ctx, call{r.Asked, emit}, r.Arguments)
+	result, err := op.do(s, ctx, call{asked: r.Asked, emit: emit}, r.Arguments)
 	if errors.Is(err, job.ErrClosed) {
 		return nil, home.ErrHandedBack
 	}

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/diskvault/diskvault/base/problem"
@@ -22,7 +24,21 @@ func (s *Service) createStore(ctx context.Context, c call, r CreateStoreRequest)
 		return StoreResult{}, err
 	}
 	defer unlock()
+	if r.Vault != "" {
+		if r.Default {
+			return StoreResult{}, problem.New(problem.InvalidArgument, "A store of the vault tier cannot be the default one: disks are backed up there.")
+		}
+		if _, err := s.vaultRoom(ctx, r.Vault); err != nil {
+			return StoreResult{}, err
+		}
+		if _, err := r.VaultRetention.After(time.Now()); err != nil && r.VaultRetention != "" {
+			return StoreResult{}, problem.Wrap(err, problem.InvalidArgument, "The time for which the vault tier is to keep copies cannot be read.")
+		}
+	}
 	st, row, err := s.makeStore(ctx, c, r)
+	if err == nil && r.Vault != "" {
+		err = s.addVaultStore(ctx, r.Vault, row.URL, r.VaultRetention)
+	}
 	if err != nil {
 		return StoreResult{}, err
 	}
@@ -80,6 +96,11 @@ func (s *Service) rebuildCatalog(ctx context.Context, c call, r StoreRequest) (R
 		return result, err
 	}
 	result.Warnings = warnings
+	result.Instances, result.Points = len(contents.Instances), len(contents.Points)
+	result.Vaults, result.Policies = len(contents.Vaults), len(contents.Policies)
+	if err := s.findHomes(ctx, &contents, h.StoreID.String()); err != nil {
+		return result, err
+	}
 	if s.catalogErr != nil {
 		if result.SetAside, err = s.replaceCatalog(ctx); err != nil {
 			return result, err
@@ -96,18 +117,82 @@ func (s *Service) rebuildCatalog(ctx context.Context, c call, r StoreRequest) (R
 	if err := s.catalog.Rebuild(ctx, contents); err != nil {
 		return result, err
 	}
-	result.Vaults, result.Policies, result.Instances, result.Points = len(contents.Vaults), len(contents.Policies), len(contents.Instances), len(contents.Points)
+	for _, v := range contents.Vaults {
+		for _, at := range v.Stores {
+			if at.ID != contents.Store.ID && !slices.ContainsFunc(known, func(row resource.Store) bool { return row.ID == at.ID }) {
+				result.Warnings = append(result.Warnings, fmt.Sprintf("The vault %q keeps copies in %s as well. To have those listed too: diskvault store rebuild-catalog '%s'", v.Normal().Name, at.URL, at.URL))
+			}
+		}
+	}
 	return result, nil
 }
 
-// contents reads what a store knows of the deployment. What cannot be read is
-// told and left out.
+// findHomes says in which store each instance is at home: in the one that is being
+// read, unless that holds copies only and the store that its record or the catalog
+// names can be read. What the copies' store says of resources that the catalog
+// knows may then be old, and is left out.
+func (s *Service) findHomes(ctx context.Context, c *catalog.Contents, storeID string) error {
+	elsewhere := map[string]bool{} // by store: it can be read
+	for n := range c.Instances {
+		i := &c.Instances[n]
+		home, recorded := *i, i.Store
+		i.Store = storeID
+		if recorded == storeID || s.catalogErr != nil {
+			continue
+		}
+		found, err := s.catalog.InstancesNamed(ctx, i.ID)
+		if err != nil {
+			return err
+		}
+		if at := slices.IndexFunc(found, func(f resource.Instance) bool { return f.ID == i.ID }); at >= 0 {
+			home = found[at]
+		}
+		if home.Store == storeID || home.Store == "" {
+			continue
+		}
+		if _, asked := elsewhere[home.Store]; !asked {
+			_, _, err := s.openKnown(ctx, home.Store, "")
+			elsewhere[home.Store] = err == nil
+		}
+		if elsewhere[home.Store] {
+			*i = home
+		}
+	}
+	if !slices.Contains(slices.Collect(maps.Values(elsewhere)), true) {
+		return nil
+	}
+	// The store holds copies: what the catalog has already is the newer word.
+	var failed error
+	unknown := func(err error) bool {
+		if err != nil && !errors.Is(err, catalog.ErrNotFound) {
+			failed = err
+		}
+		return err != nil
+	}
+	c.Vaults = slices.DeleteFunc(c.Vaults, func(v resource.Vault) bool {
+		_, err := s.catalog.Vault(ctx, v.Ref())
+		return !unknown(err)
+	})
+	c.Policies = slices.DeleteFunc(c.Policies, func(p resource.Policy) bool {
+		_, err := s.catalog.Policy(ctx, p.Vault, p.Name)
+		return !unknown(err)
+	})
+	c.Documents = slices.DeleteFunc(c.Documents, func(d catalog.Document) bool {
+		known, err := s.catalog.HasResource(ctx, d.ID)
+		failed = errors.Join(failed, err)
+		return known
+	})
+	return failed
+}
+
+// contents reads what a store knows of the deployment; instances name the store
+// that they were at home in when their records were written. What cannot be read
+// is told and left out.
 func (s *Service) contents(ctx context.Context, st *store.Store) (out catalog.Contents, warnings []string, err error) {
-	storeID := st.Header().StoreID.String()
 	vaults, policies, instances := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for r, err := range st.Records(ctx) {
 		if err == nil {
-			err = addRecord(&out, r, storeID)
+			err = addRecord(&out, r)
 		}
 		if err != nil {
 			if ctx.Err() != nil {
@@ -137,7 +222,7 @@ func (s *Service) contents(ctx context.Context, st *store.Store) (out catalog.Co
 		if !instances[p.Instance] {
 			// Its record is lost; the point itself says enough.
 			instances[p.Instance] = true
-			out.Instances = append(out.Instances, instanceOf(p, storeID))
+			out.Instances = append(out.Instances, instanceOf(p))
 		}
 	}
 	out.Instances = withoutFalseStarts(out.Instances, out.Points)
@@ -185,7 +270,7 @@ func withoutFalseStarts(instances []resource.Instance, points []store.Point) []r
 	return out
 }
 
-func addRecord(out *catalog.Contents, r store.Record, storeID string) error {
+func addRecord(out *catalog.Contents, r store.Record) error {
 	switch r.Kind {
 	case recordVault:
 		var v resource.Vault
@@ -210,17 +295,16 @@ func addRecord(out *catalog.Contents, r store.Record, storeID string) error {
 		if err := json.Unmarshal(r.Body, &i); err != nil {
 			return err
 		}
-		i.Store = storeID
 		out.Instances = append(out.Instances, i)
 	}
 	return nil // of a later version, which knows what to do with it
 }
 
 // instanceOf makes the instance that a point is of.
-func instanceOf(p store.Point, storeID string) resource.Instance {
+func instanceOf(p store.Point) resource.Instance {
 	i := resource.Instance{
 		ID: p.Instance, Name: p.Name, Disk: p.Disk, Kind: "file", Size: p.Size, Identity: json.RawMessage(p.Identity),
-		Vault: p.Vault, Policy: p.Policy, Store: storeID, Created: p.Created,
+		Vault: p.Vault, Policy: p.Policy, Created: p.Created,
 	}
 	if !json.Valid(i.Identity) {
 		i.Identity = nil

@@ -132,9 +132,22 @@ func nextVault(old *resource.Vault, r VaultRequest, now time.Time) (resource.Vau
 	if len(v.Storage) == 0 {
 		v.Storage = from.Storage
 	}
+	if v.Stores == nil {
+		v.Stores = from.Stores
+	}
 	id, err := nextIdentity(from.Identity, v.Identity, v.ID)
 	v.Identity = id
 	return v.Normal(), err
+}
+
+// vaultStorage says in a vault's settings how redundant so many stores are.
+func vaultStorage(settings []resource.StorageSetting, stores int) []resource.StorageSetting {
+	redundancy := "LocallyRedundant"
+	if stores > 1 {
+		redundancy = "GeoRedundant"
+	}
+	out := slices.DeleteFunc(slices.Clone(settings), func(s resource.StorageSetting) bool { return s.Tier == resource.VaultTier })
+	return append(out, resource.StorageSetting{Tier: resource.VaultTier, Redundancy: redundancy})
 }
 
 func checkStorage(settings []resource.StorageSetting) error {
@@ -227,11 +240,19 @@ type VaultPatch struct {
 	Immutability             *string
 	JobFailureAlerts         *string
 	CrossSubscriptionRestore *string
+	Stores                   []string // URLs of the vault tier; empty, not nil: none from now on
 }
 
 // PatchVault changes some of a vault.
 func (a Acting) PatchVault(ctx context.Context, r VaultPatch) (resource.Vault, error) {
 	return act(ctx, a, vaults+"write", r.ID, func() (resource.Vault, error) {
+		var stores []resource.VaultStore
+		if r.Stores != nil {
+			var err error
+			if stores, err = a.s.vaultStores(ctx, r.ID, r.Stores); err != nil {
+				return resource.Vault{}, err
+			}
+		}
 		v, err := a.s.changeVault(ctx, r.ID, func(old *resource.Vault) (resource.Vault, error) {
 			if old == nil {
 				return resource.Vault{}, missing(catalog.ErrNotFound, r.ID)
@@ -253,6 +274,9 @@ func (a Acting) PatchVault(ctx context.Context, r VaultPatch) (resource.Vault, e
 				if from != nil {
 					*to = *from
 				}
+			}
+			if r.Stores != nil {
+				v.Stores, v.Storage = stores, vaultStorage(v.Storage, len(stores))
 			}
 			// The rule of secure vaults is for who sets soft delete.
 			return nextVault(old, VaultRequest{Vault: v, SecureByDefault: r.SecureByDefault && r.SoftDelete != nil}, time.Now().UTC())

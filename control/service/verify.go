@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,7 +15,6 @@ import (
 
 // verify is the use case of Client.Verify.
 func (s *Service) verify(ctx context.Context, c call, r VerifyRequest) (VerifyResult, error) {
-	var ids []string
 	spec := c.spec(resource.OperationVerify)
 	if r.Instance == "" {
 		if r.Point != "" {
@@ -36,11 +36,23 @@ func (s *Service) verify(ctx context.Context, c call, r VerifyRequest) (VerifyRe
 		chosen = chosen[:0:0]
 		chosen = append(chosen, p)
 	}
+	var parts []checked
 	for _, p := range chosen {
-		ids = append(ids, p.ID)
+		at, err := sel.locate(ctx, s, p, r.Key)
+		if err != nil {
+			return VerifyResult{}, err
+		}
+		if at.notice != "" {
+			c.notice(resource.Notice{Name: "OtherPlacement", Message: at.notice})
+		}
+		n := slices.IndexFunc(parts, func(part checked) bool { return part.store == at.store })
+		if n < 0 {
+			n, parts = len(parts), append(parts, checked{store: at.store})
+		}
+		parts[n].ids = append(parts[n].ids, p.ID)
 	}
 	spec.InstanceID, spec.Instance = chosen[0].Instance, sel.instance
-	return s.check(ctx, spec, []*store.Store{sel.store}, ids, r.ReadData, r.Sample)
+	return s.check(ctx, spec, parts, r.ReadData, r.Sample)
 }
 
 // verifyAll verifies all points of one store, or of all that are known.
@@ -50,7 +62,7 @@ func (s *Service) verifyAll(ctx context.Context, spec job.Spec, r VerifyRequest)
 		if err != nil {
 			return VerifyResult{}, err
 		}
-		return s.check(ctx, spec, []*store.Store{st}, nil, r.ReadData, r.Sample)
+		return s.check(ctx, spec, []checked{{store: st}}, r.ReadData, r.Sample)
 	}
 	known, err := s.catalog.Stores(ctx)
 	if err != nil {
@@ -60,15 +72,15 @@ func (s *Service) verifyAll(ctx context.Context, spec job.Spec, r VerifyRequest)
 		return VerifyResult{}, problem.New(problem.StoreNotFound, "There is nothing to verify: no disk is protected yet.").
 			Do("Protect one: diskvault backup PATH")
 	}
-	var all []*store.Store
+	var all []checked
 	for _, row := range known {
 		st, err := s.stores.open(ctx, row.URL, r.Key)
 		if err != nil {
 			return VerifyResult{}, err
 		}
-		all = append(all, st)
+		all = append(all, checked{store: st})
 	}
-	return s.check(ctx, spec, all, nil, r.ReadData, r.Sample)
+	return s.check(ctx, spec, all, r.ReadData, r.Sample)
 }
 
 // checkStore is the use case of Client.CheckStore.
@@ -77,11 +89,17 @@ func (s *Service) checkStore(ctx context.Context, c call, r CheckStoreRequest) (
 	if err != nil {
 		return VerifyResult{}, err
 	}
-	return s.check(ctx, c.spec(resource.OperationVerify), []*store.Store{st}, nil, r.ReadData, r.Sample)
+	return s.check(ctx, c.spec(resource.OperationVerify), []checked{{store: st}}, r.ReadData, r.Sample)
 }
 
-// check runs the check of some stores as one job. Empty ids mean all points.
-func (s *Service) check(ctx context.Context, spec job.Spec, all []*store.Store, ids []string, readData bool, sample float64) (VerifyResult, error) {
+// checked are points of a store that are checked together.
+type checked struct {
+	store *store.Store
+	ids   []string // none: all
+}
+
+// check runs the check of some stores as one job.
+func (s *Service) check(ctx context.Context, spec job.Spec, all []checked, readData bool, sample float64) (VerifyResult, error) {
 	result := VerifyResult{Method: "structure"}
 	if sample > 0 {
 		result.Method = "sample"
@@ -96,7 +114,8 @@ func (s *Service) check(ctx context.Context, spec job.Spec, all []*store.Store, 
 		run.Follow(live.progress)
 		run.Meter.Phase("verify")
 		var damage []store.Damage
-		for _, st := range all {
+		for _, part := range all {
+			st, ids := part.store, part.ids
 			expect, err := s.expected(ctx, st, ids)
 			if err != nil {
 				return job.Outcome{}, err
@@ -145,24 +164,12 @@ func (s *Service) expected(ctx context.Context, st *store.Store, ids []string) (
 
 // listed are the points of a store, by ID, that the catalog knows.
 func (s *Service) listed(ctx context.Context, storeID string) (map[string]store.Point, error) {
-	instances, err := s.catalog.Instances(ctx)
-	if err != nil {
-		return nil, err
-	}
+	points, err := s.catalog.PointsIn(ctx, storeID)
 	all := map[string]store.Point{}
-	for _, i := range instances {
-		if i.Store != storeID {
-			continue
-		}
-		points, err := s.catalog.Points(ctx, i.ID)
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range points {
-			all[p.ID] = p.Point
-		}
+	for _, p := range points {
+		all[p.ID] = p.Point
 	}
-	return all, nil
+	return all, err
 }
 
 // noteVerified marks points whose data were all read back. What was made
@@ -170,7 +177,7 @@ func (s *Service) listed(ctx context.Context, storeID string) (map[string]store.
 func (s *Service) noteVerified(ctx context.Context, st *store.Store, ids []string, at time.Time) error {
 	if len(ids) > 0 {
 		for _, id := range ids {
-			if err := s.catalog.SetVerified(ctx, id, at); err != nil {
+			if err := s.catalog.SetVerified(ctx, st.Header().StoreID.String(), id, at); err != nil {
 				return err
 			}
 		}
