@@ -408,8 +408,11 @@ func TestStoreHeal(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.disk.change(40) // it does not hold the older points any more
-	for _, object := range []string{"store/packs/data/*/*", "store/packs/meta/*/*", "store/points/*", "store/records/*/*", "store/copies/realm"} {
-		for _, h := range harms {
+	for n, object := range []string{"store/packs/data/*/*", "store/packs/meta/*/*", "store/points/*", "store/records/*/*", "store/copies/realm"} {
+		for k, h := range harms {
+			if !long() && k != n%len(harms) {
+				continue
+			}
 			w.recover()
 			h.do(t, w.largest(object), w.r)
 			healed := read[service.HealResult](w.machine, "store", "heal", "--read-data", "--from", second)
