@@ -4,7 +4,7 @@ GO ?= go
 export CGO_ENABLED = 0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
-.PHONY: build demo test lint fuzz bench bench-peers clean
+.PHONY: build demo test lint fuzz simulate bench bench-peers clean
 
 build: ## the binary, static, in ./bin
 	$(GO) build -trimpath -ldflags "-X github.com/diskvault/diskvault/cli.version=$(VERSION)" -o bin/diskvault ./cmd/diskvault
@@ -21,6 +21,9 @@ lint: ## gofmt, vet, staticcheck, and govulncheck where its data can be reached
 
 fuzz: ## every fuzz target for FUZZTIME (default 20s) each
 	./test/fuzz.sh
+
+simulate: ## SEEDS (default 5000) worlds of writers, collectors and misfortunes on one store
+	./test/simulate.sh
 
 bench-peers: ## installs restic, kopia and Borg
 	./bench/peers.sh
