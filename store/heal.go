@@ -131,6 +131,7 @@ func (h *healer) run(ctx context.Context) (err error) {
 	if h.trees, err = s.newMover(ctx, seal.MetadataPack); err != nil {
 		return errors.Join(err, h.blocks.close(ctx))
 	}
+	h.blocks.heals, h.trees.heals = true, true
 	// The sessions of the movers are there: no later sweep passes the index by.
 	if err = s.syncIndex(ctx); err == nil {
 		err = h.all(ctx, points)

@@ -17,14 +17,20 @@ import (
 type marking struct {
 	store   *Store
 	packs   map[pack.ID]*reached
-	seen    map[pack.Place]struct{} // nodes
-	listed  map[pack.ID]bool        // packs that are there for certain
-	moved   map[pack.ID][]string    // keys of what tells of moved pieces
+	seen    map[pack.Place]seen  // nodes
+	listed  map[pack.ID]bool     // packs that are there for certain
+	moved   map[pack.ID][]string // keys of what tells of moved pieces
 	read    map[pack.ID]*moved
 	used    map[pack.ID]bool // packs of which moved pieces are in use
 	nodes   int64
 	blocks  int64
 	between func(ctx context.Context) error // called between nodes
+}
+
+// seen is what is known of a node that was marked.
+type seen struct {
+	whole  bool // the packs of all below it are there
+	looked bool // and that was looked for
 }
 
 // reached is what is reached of a pack.
@@ -59,7 +65,7 @@ func (r *reached) bytes() (n int64) {
 func (s *Store) newMarking(ctx context.Context, listed map[pack.ID]bool, between func(context.Context) error) (*marking, error) {
 	m := &marking{
 		store: s, listed: listed, between: between,
-		packs: map[pack.ID]*reached{}, seen: map[pack.Place]struct{}{},
+		packs: map[pack.ID]*reached{}, seen: map[pack.Place]seen{},
 		read: map[pack.ID]*moved{}, used: map[pack.ID]bool{},
 	}
 	var err error
@@ -76,7 +82,7 @@ func (m *marking) all(ctx context.Context, r *roots) error {
 	for _, root := range r.images {
 		t, err := m.store.image(root.Root, root.Size, root.Top)
 		if err == nil {
-			err = m.subtree(ctx, t.tree.TopNode, t.tree.Top())
+			_, err = m.subtree(ctx, t.tree.TopNode, t.tree.Top(), false)
 		}
 		if isDamage(err) {
 			return problem.Wrap(err, problem.CollectBlocked, "Not all that %s refers to can be read, so it is not certain what may be removed. Nothing was.", root.key).
@@ -98,42 +104,62 @@ func (m *marking) pack(id pack.ID) *reached {
 	return r
 }
 
-// subtree marks a node, and all below it.
-func (m *marking) subtree(ctx context.Context, c image.Child, level int) error {
+// subtree marks a node, and all below it. If not all is there that it was moved
+// to, it is marked where it was before: whoever moved it may have been given up
+// meanwhile. whole tells whether the packs of all of it are there; below what was
+// not moved nobody looks.
+func (m *marking) subtree(ctx context.Context, c image.Child, level int, wasMoved bool) (whole bool, err error) {
 	if c.Hash.IsZero() {
-		return nil
+		return true, nil
 	}
 	place, err := m.where(ctx, c.Place)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if _, ok := m.seen[place]; ok {
-		return nil
+	whole, err = m.node(ctx, c, place, level, wasMoved || place != c.Place)
+	if place != c.Place && (isDamage(err) || err == nil && !whole) {
+		if old, failed := m.node(ctx, c, c.Place, level, true); failed == nil && (old || err != nil) {
+			return old, nil
+		}
+	}
+	return whole, err
+}
+
+// node marks a node at a place, and all below it.
+func (m *marking) node(ctx context.Context, c image.Child, place pack.Place, level int, wasMoved bool) (whole bool, err error) {
+	if before, ok := m.seen[place]; ok && (before.looked || !wasMoved) {
+		return before.whole, nil
 	}
 	n, err := nodes{m.store}.at(ctx, c, place, level)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := m.between(ctx); err != nil {
-		return err
+		return false, err
 	}
 	m.nodes++
 	m.piece(place)
 	if level == 0 {
-		err = m.leaf(ctx, n)
+		whole, err = m.leaf(ctx, n, wasMoved)
 	} else {
+		whole = true
 		for k := range n.Children {
-			if err = m.subtree(ctx, n.Children[k], level-1); err != nil {
-				break
+			below, failed := m.subtree(ctx, n.Children[k], level-1, wasMoved)
+			if failed != nil {
+				return false, failed
 			}
+			whole = whole && below
 		}
 	}
-	m.seen[place] = struct{}{} // only now: all below is marked
-	return err
+	if err == nil {
+		m.seen[place] = seen{whole, wasMoved} // only now: all below is marked
+	}
+	return whole, err
 }
 
 // leaf marks the blocks of a leaf. Neighbours mostly lie in one frame.
-func (m *marking) leaf(ctx context.Context, n *image.Node) error {
+func (m *marking) leaf(ctx context.Context, n *image.Node, wasMoved bool) (whole bool, err error) {
+	whole = true
 	var last pack.Place
 	var frame *reachedFrame
 	for k := range n.Children {
@@ -148,11 +174,18 @@ func (m *marking) leaf(ctx context.Context, n *image.Node) error {
 		}
 		place, err := m.where(ctx, b.Place)
 		if err != nil {
-			return err
+			return false, err
+		}
+		if wasMoved && place.Pack != last.Pack {
+			there, err := m.there(ctx, place.Pack)
+			if err != nil {
+				return false, err
+			}
+			whole = whole && there
 		}
 		frame, last = m.piece(place), place
 	}
-	return nil
+	return whole, nil
 }
 
 // piece marks one piece.

@@ -133,6 +133,17 @@ func (s *Store) putMoved(ctx context.Context, id pack.ID, m *moved) error {
 	}
 }
 
+// putMove writes down where all that is in use of the pack went, unless somebody
+// else has written down such moves of it: of two compactions of a pack one may
+// have slept, and what it has moved the pieces to may be condemned already.
+func (s *Store) putMove(ctx context.Context, id pack.ID, m *moved) (ok bool, err error) {
+	_, err = s.putDocument(ctx, movedKey(id, 1), seal.Moved, ID(id), m.document(id))
+	if errors.Is(err, bucket.ErrExists) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // readMoved reads where the pieces of the pack are now; nil if none was moved.
 func (s *Store) readMoved(ctx context.Context, id pack.ID) (*moved, error) {
 	var all []movedDocument

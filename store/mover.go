@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -22,6 +23,7 @@ import (
 type mover struct {
 	store   *Store
 	kind    seal.Kind
+	heals   bool // what it moves is damaged where it lies
 	session *session
 	clear   *clearance
 	buf     []byte        // of the open pack
@@ -54,6 +56,7 @@ type movedPack struct {
 	moved *moved
 	open  int  // pieces gathered that have no place yet
 	taken bool // all that is in use was taken up
+	told  bool // and where it went is written down
 }
 
 func (s *Store) newMover(ctx context.Context, kind seal.Kind) (*mover, error) {
@@ -211,7 +214,9 @@ func (w *mover) verified(ctx context.Context, part []byte, want block.Hash, m *m
 			if err != nil {
 				return nil, err
 			}
-			c.Place = place
+			if place.Pack == c.Place.Pack || w.clear.use(place.Pack) {
+				c.Place = place
+			}
 		}
 	}
 	return n.AppendTo(nil), nil
@@ -316,7 +321,14 @@ func (w *mover) putNow(ctx context.Context, b *pack.Builder, data []byte, settle
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(sweepers)
 	for _, p := range settled {
-		group.Go(func() error { return s.putMoved(ctx, p.id, p.moved) })
+		group.Go(func() (err error) {
+			p.told = true
+			if w.heals {
+				return s.putMoved(ctx, p.id, p.moved)
+			}
+			p.told, err = s.putMove(ctx, p.id, p.moved)
+			return err
+		})
 	}
 	return group.Wait()
 }
@@ -327,7 +339,8 @@ func (w *mover) wait() (done []*movedPack, err error) {
 		return nil, nil
 	}
 	err = <-w.storing
-	done, w.storing, w.settled = w.settled, nil, nil
+	done = slices.DeleteFunc(w.settled, func(p *movedPack) bool { return !p.told })
+	w.storing, w.settled = nil, nil
 	if err != nil {
 		return nil, err
 	}

@@ -32,14 +32,16 @@ func TestSimulation(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	steps, tasks, failed := 0, 0, false
+	steps, tasks, failed := 0, 0, 0
 	for seed := first; seed < first+n; seed++ {
 		w, err := simulate(t, seed)
 		if err != nil {
-			if t.Errorf("seed %d: %v", seed, err); !failed {
+			if t.Errorf("seed %d: %v", seed, err); failed == 0 {
 				t.Log("\n" + w.story(most))
 			}
-			failed = true
+			if failed++; failed == 5 {
+				break
+			}
 		}
 		steps += w.steps
 		tasks += w.started

@@ -737,12 +737,13 @@ func (st *simStore) tidy(ctx context.Context) error {
 	}
 	sweeps := 0
 	for o := range st.raw.List(ctx, "", "") {
+		if _, err := st.origin.bucket.Stat(ctx, o.Key); err == nil {
+			continue // it was there from the start
+		}
 		parts := strings.Split(o.Key, "/")
 		id, _ := pack.ParseID(parts[min(1, len(parts)-1)])
 		needed := false
 		switch parts[0] {
-		case "store", "realm", "keys", "epochs":
-			needed = true
 		case "points":
 			_, needed = st.points[parts[1]]
 		case "packs":
