@@ -24,8 +24,9 @@ command is run again. A point whose data is damaged is not copied and is told,
 with the parts of the disk that are lost; the others are copied.
 
 TO must be a store of the same deployment, as "diskvault store create" makes it.
-Nothing is ever deleted there by a copy, and what was deleted from TO, by hand or
-by its retention rule, is not copied there again.`,
+Nothing is ever deleted there by a copy. In a server, the copies expire by the same
+rules as the points that they are of, those in a vault's own store by the rules of
+the vault tier; what was deleted from TO, by hand or by a rule, is not copied there again.`,
 		Example: `  diskvault store create 's3://bucket/second?endpoint=https://s3.example.org'
   diskvault store copy 's3://bucket/second?endpoint=https://s3.example.org'
   diskvault store copy /mnt/backup/store /mnt/usb/store --instance web-root --limit-rate 50M`,
