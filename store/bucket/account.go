@@ -11,7 +11,8 @@ import (
 // fields may be nil.
 type Account struct {
 	// Meter gets a seam for each operation: bucket.put, bucket.get,
-	// bucket.stat, bucket.list, bucket.delete. Every attempt counts as one.
+	// bucket.stat, bucket.list, bucket.delete. Every attempt counts as one; those
+	// that the storage refused as too many count in bucket.throttled as well.
 	Meter *meter.Meter
 	// Worker is in the state Backoff during a wait before a retry, and in Work
 	// after it. As the worker belongs to one goroutine, so does the context.

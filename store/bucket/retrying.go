@@ -180,6 +180,9 @@ func (r *retrying) do(ctx context.Context, operation, key string, call func(*att
 			return problem.Wrap(err, problem.StoreUnreachable, "The store %s did not answer as it should in %d attempts within %s.",
 				r.URL(), a.number, time.Since(began).Round(time.Second))
 		}
+		if transient.Throttled {
+			account.observe("bucket.throttled", a.start, err)
+		}
 		wait := r.wait(a.number, transient.After)
 		if account.Retry != nil {
 			account.Retry(Retry{operation, key, a.number, wait, err})

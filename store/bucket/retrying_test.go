@@ -190,6 +190,32 @@ func TestTheStorageIsHeard(t *testing.T) {
 	})
 }
 
+// What the storage refuses as too much is told from what fails.
+func TestThrottledRequestsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := &bucket.Transient{Err: errors.New("slow down"), Throttled: true}
+		throttled, failed := faultbucket.At(1, faultbucket.Fault{Mode: faultbucket.NotDone, Err: slow}), faultbucket.At(2, faultbucket.Fault{Mode: faultbucket.NotDone, Err: faultbucket.Temporary})
+		f := faultbucket.New(membucket.New(), func(c faultbucket.Call) faultbucket.Fault {
+			if c.Number == 1 {
+				return throttled(c)
+			}
+			return failed(c)
+		})
+		m := meter.New("transfer")
+		ctx := bucket.WithAccount(t.Context(), bucket.Account{Meter: m})
+		if err := bucket.Retrying(f, bucket.RetryOptions{}).Put(ctx, "x", nil); err != nil {
+			t.Fatal(err)
+		}
+		counts := map[string]int64{}
+		for _, s := range m.Record().Seams {
+			counts[s.Seam] = s.Count
+		}
+		if counts["bucket.put"] != 3 || counts["bucket.throttled"] != 1 {
+			t.Errorf("%v", counts)
+		}
+	})
+}
+
 func TestCancelEndsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := faultbucket.New(membucket.New(), faultbucket.From(1, faultbucket.Fault{Mode: faultbucket.NotDone}))

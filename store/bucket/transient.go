@@ -10,6 +10,8 @@ import (
 type Transient struct {
 	Err   error
 	After time.Duration // how long the storage asked to wait; 0 if it did not say
+	// Throttled: the storage answered that it gets too many requests.
+	Throttled bool
 }
 
 func (t *Transient) Error() string { return t.Err.Error() }

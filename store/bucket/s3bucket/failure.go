@@ -87,8 +87,10 @@ func (b *Bucket) classify(op, key string, cause error) error {
 	case a.code == "RequestTimeTooSkewed":
 		return problem.Wrap(err, problem.StorePermissionDenied, "The store %s refuses access because its clock and that of this machine differ too much.", b.url).
 			Do("Set the clock of this machine, for example with an NTP client.")
+	case throttled(a):
+		return b.transient(&bucket.Transient{Err: err, After: a.after, Throttled: true})
 	case passing(a):
-		return b.transient(err, a.after)
+		return b.transient(&bucket.Transient{Err: err, After: a.after})
 	case a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:
 		return problem.Wrap(err, problem.StorePermissionDenied, "The store %s refuses access.", b.url)
 	case a.status == http.StatusNotImplemented:
@@ -102,6 +104,16 @@ func (b *Bucket) classify(op, key string, cause error) error {
 
 func full(a answer) bool {
 	return a.status == http.StatusInsufficientStorage || strings.Contains(a.code, "QuotaExceeded") || a.code == "XMinioStorageFull"
+}
+
+// throttled tells whether the storage gets too many requests. A 503 without
+// one of these codes is a failure of its own.
+func throttled(a answer) bool {
+	switch a.code {
+	case "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequests", "ServerBusy":
+		return true
+	}
+	return a.status == http.StatusTooManyRequests
 }
 
 // passing tells whether the same request may succeed later. 409 is an answer to
@@ -143,9 +155,9 @@ func (b *Bucket) noAnswer(err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("no answer in time: %w", err)
 	}
-	return b.transient(err, 0)
+	return b.transient(&bucket.Transient{Err: err})
 }
 
-func (b *Bucket) transient(err error, after time.Duration) error {
-	return problem.Wrap(&bucket.Transient{Err: err, After: after}, problem.StoreUnreachable, "The store %s does not answer as it should.", b.url)
+func (b *Bucket) transient(err *bucket.Transient) error {
+	return problem.Wrap(err, problem.StoreUnreachable, "The store %s does not answer as it should.", b.url)
 }

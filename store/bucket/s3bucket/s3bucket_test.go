@@ -280,6 +280,12 @@ func TestWhatAnswersMean(t *testing.T) {
 		t.Errorf("412 becomes %v", err)
 	}
 	var transient *bucket.Transient
+	for code, want := range map[string]bool{"SlowDown": true, "ServiceUnavailable": false} {
+		err := open(t, l, reply(503, code, http.Header{})).Delete(t.Context(), "x")
+		if passing := (*bucket.Transient)(nil); !errors.As(err, &passing) || passing.Throttled != want {
+			t.Errorf("503 %s: %+v", code, err)
+		}
+	}
 	err = open(t, l, reply(503, "SlowDown", http.Header{"Retry-After": {"17"}})).Get(t.Context(), "x", 0, make([]byte, 1))
 	if !errors.As(err, &transient) || transient.After.Seconds() != 17 {
 		t.Errorf("Retry-After is heard as %v", err)
