@@ -23,6 +23,7 @@ import (
 const (
 	phasePreflight = "preflight" // base, identity
 	phaseQuiesce   = "quiesce"   // flush and lease
+	phaseDiscover  = "discover"  // what changed since the parent
 	phaseTransfer  = "transfer"  // read, cpu, put
 	phaseCommit    = "commit"    // last packs, the point
 )
@@ -75,6 +76,9 @@ type Capture struct {
 type ChangeTracking struct {
 	Method string
 	Reason string
+	// Planned: all was read because that was asked for or due, not because
+	// tracking failed.
+	Planned bool
 	// Dropped is why the next backup will not know: a clause.
 	Dropped string
 	// Missed are changes that tracking did not name, found by reading everything.
@@ -229,6 +233,7 @@ func (r *Run) attempt(ctx context.Context, base *store.Image) (again bool, err e
 	if n, ok := view.(noticer); ok {
 		r.result.Notices = n.Notices()
 	}
+	o.Meter.Phase(phaseDiscover)
 	changes, tracked, err := r.changes(ctx, view)
 	if err != nil {
 		return false, err

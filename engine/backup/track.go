@@ -62,6 +62,7 @@ func (r *Run) changes(ctx context.Context, view capture.View) (changes capture.C
 	switch {
 	case o.FullScan:
 		note(capture.Unknown("a full scan was asked for"))
+		r.result.ChangeTracking.Planned = true
 	case !changes.Known:
 		note(changes)
 	case r.distrust != "":
@@ -69,6 +70,7 @@ func (r *Run) changes(ctx context.Context, view capture.View) (changes capture.C
 		note(changes)
 	case since >= o.FullReadEvery:
 		note(capture.Unknown(fmt.Sprintf("all of the disk is read every %d days, whatever change tracking says, to see whether it missed anything", int(o.FullReadEvery.Hours()/24))))
+		r.result.ChangeTracking.Planned = true
 	default:
 		note(changes)
 		return changes, true, nil
