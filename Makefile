@@ -15,6 +15,7 @@ demo: build ## the whole story on a disk made for it, in a temporary folder
 test: ## installs what the tests need, and runs them all
 	./test/setup.sh
 	$(GO) test ./...
+	cd test/sdk && $(GO) test ./...
 
 lint: ## gofmt, vet, staticcheck, and govulncheck where its data can be reached
 	./test/lint.sh

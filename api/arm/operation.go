@@ -18,7 +18,7 @@ const fast = 2 * time.Second
 func (q *request) begin(target resource.ID, wait bool, work func(context.Context) (string, error)) (resource.Operation, error) {
 	ended := make(chan error, 1)
 	o, err := q.as.Begin(q.Context(), target, func(ctx context.Context) (string, error) {
-		job, err := work(ctx)
+		job, err := q.guarded(ctx, work)
 		ended <- err
 		return job, err
 	})
@@ -31,6 +31,16 @@ func (q *request) begin(target resource.ID, wait bool, work func(context.Context
 	case <-q.Context().Done():
 	}
 	return o, err
+}
+
+// guarded keeps a fault in the work of one request from ending the server.
+func (q *request) guarded(ctx context.Context, work func(context.Context) (string, error)) (job string, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = q.server.fault(q.URL.Path, p)
+		}
+	}()
+	return work(ctx)
 }
 
 // finished gives an operation whose work is done.

@@ -81,9 +81,9 @@ func listPoints(q *request) (reply, error) {
 		case strings.EqualFold(t.name, "startDate") && (t.operator == "eq" || t.operator == "ge"):
 			r.Since, err = t.time()
 		case strings.EqualFold(t.name, "endDate") && (t.operator == "eq" || t.operator == "le"):
-			// The end itself is included.
+			// The end itself is included; times on the wire have seven digits.
 			if r.Until, err = t.time(); err == nil {
-				r.Until = r.Until.Add(time.Nanosecond)
+				r.Until = r.Until.Add(100 * time.Nanosecond)
 			}
 		default:
 			err = t.unknown()

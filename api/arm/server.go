@@ -152,8 +152,7 @@ func errorText(err error) string {
 func (s *Server) answer(q *request, h http.Header) (out reply, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.options.Log.Error("panic", "path", q.URL.Path, "value", p, "stack", string(debug.Stack()))
-			err = problem.New(problem.InternalError, "Something went wrong that diskvault does not know.")
+			err = s.fault(q.URL.Path, p)
 		}
 	}()
 	token, _ := strings.CutPrefix(q.Header.Get("Authorization"), "Bearer ")
@@ -184,6 +183,12 @@ func (s *Server) answer(q *request, h http.Header) (out reply, err error) {
 		}
 	}
 	return do.handle(q)
+}
+
+// fault is the error for what a panic ended; the log hears of all of it.
+func (s *Server) fault(path string, value any) error {
+	s.options.Log.Error("panic", "path", path, "value", value, "stack", string(debug.Stack()))
+	return problem.New(problem.InternalError, "Something went wrong that diskvault does not know.")
 }
 
 // The api-versions that are answered: all of the years whose shapes these are.

@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/diskvault/diskvault/base/durable"
+	"github.com/diskvault/diskvault/base/meter"
 	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/control/catalog"
 	"github.com/diskvault/diskvault/control/resource"
@@ -139,7 +140,7 @@ func (s *Service) copyOut(ctx context.Context, n resource.Snapshot, path string,
 	if err != nil {
 		return err
 	}
-	if _, err := restore.New(restore.Options{Store: at.store, Point: at.point, To: path}).Do(ctx); err != nil {
+	if _, err := restore.New(restore.Options{Store: at.store, Point: at.point, To: path, Meter: meter.New("prepare")}).Do(ctx); err != nil {
 		return errors.Join(err, removeIfThere(path))
 	}
 	if size > p.Size {
