@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -60,6 +61,9 @@ func (o *pointsOptions) run(ctx context.Context) error {
 			state := "at one moment"
 			if p.Consistency != "crashConsistent" {
 				state = "inconsistent"
+			}
+			if p.Group != nil {
+				state = fmt.Sprintf("with group %s%s", p.Group.ID[:8], missing(p.Group))
 			}
 			var tiers []string
 			for _, at := range p.Placements {

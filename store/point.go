@@ -62,6 +62,13 @@ type Point struct {
 	// one before it; since then only what change tracking named.
 	FullRead time.Time `json:"fullRead,omitzero"`
 
+	// Group is the ID of the consistency group, 32 hex digits, if disks of one
+	// machine were captured at the same moment; GroupInstances are the IDs of the
+	// instances of all its disks, this one among them. A disk of which there is no
+	// point of the group is missing in it.
+	Group          string   `json:"group,omitempty"`
+	GroupInstances []string `json:"groupInstances,omitempty"`
+
 	Parent string `json:"parent,omitempty"` // the point that it was compared with
 	Bytes  Bytes  `json:"bytes"`
 

@@ -32,6 +32,7 @@ const (
 	MachineManaged Code = "MachineManaged"
 	MachineFailed  Code = "MachineFailed"
 	CaptureNoRoom  Code = "CaptureNoRoom"
+	GroupRefused   Code = "ConsistencyGroupNotSupported"
 
 	TargetExists      Code = "TargetExists"
 	TargetTooSmall    Code = "TargetTooSmall"
@@ -198,6 +199,8 @@ var table = []Entry{
 		[]string{"Look at the reason given and run again; what the failed run left inside the machine is cleared away first."}},
 	{CaptureNoRoom, Refused, "There is too little room for what changes on the disk while it is backed up.",
 		[]string{"Free some room, or name a folder with more: &fleece=/FOLDER in the URL of a running machine's disk."}},
+	{GroupRefused, Refused, "These disks cannot be captured at one moment in common.",
+		[]string{"Put only disks of one running QEMU machine into a consistency group: qemu+unix:///PATH/qmp.sock?device=NAME.", "Or leave --group away: each disk gets a recovery point of its own moment."}},
 
 	{TargetExists, Refused, "The target of the restore holds data already.",
 		[]string{"Choose another target, or overwrite it with --overwrite."}},

@@ -43,6 +43,12 @@ func (c Client) Backup(ctx context.Context, r BackupRequest, e Events) (BackupRe
 	return ask[BackupResult](ctx, c, "backup", r, e)
 }
 
+// BackupGroup makes recovery points of disks of one machine that show the same
+// moment. An error means that there is none; a member that failed alone says so.
+func (c Client) BackupGroup(ctx context.Context, r BackupGroupRequest, e Events) ([]GroupMember, error) {
+	return ask[[]GroupMember](ctx, c, "backup.group", r, e)
+}
+
 // Restore writes the content of a recovery point to a file or device.
 func (c Client) Restore(ctx context.Context, r RestoreRequest, e Events) (RestoreResult, error) {
 	return ask[RestoreResult](ctx, c, "restore", r, e)

@@ -62,7 +62,8 @@ func (s *Service) view(ctx context.Context, instanceID string) ([]resource.Recov
 			state = stateOf(i, paused != "")
 		}
 	}
-	return views(points, urls, state, time.Now()), nil
+	out := views(points, urls, state, time.Now())
+	return out, s.grouped(ctx, points, out)
 }
 
 // stateOf is what holds for the points of an instance.

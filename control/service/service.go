@@ -133,6 +133,7 @@ var operations = map[string]struct {
 	job            bool // it runs as a job
 	withoutCatalog bool // it works without a catalog
 }{
+	"backup.group":          {typed((*Service).backupGroup), true, false},
 	"backup":                {typed((*Service).backup), true, false},
 	"restore":               {typed((*Service).restore), true, false},
 	"mount":                 {typed((*Service).mount), true, false},

@@ -54,10 +54,9 @@ func (q QEMU) Capture(ctx context.Context, src *disk.Source) (View, error) {
 	return views[0], nil
 }
 
-// together takes one point in time of disks of one machine.
+// together takes one point in time of different disks of one machine.
 func together(ctx context.Context, members ...Member) ([]*machineView, error) {
 	var m *qemu.Machine
-	var first qemu.Address
 	var disks []qemu.Disk
 	fail := func(err error) ([]*machineView, error) {
 		if m != nil {
@@ -75,10 +74,6 @@ func together(ctx context.Context, members ...Member) ([]*machineView, error) {
 			if m, err = qemu.Open(ctx, address); err != nil {
 				return nil, err
 			}
-			first = address
-		}
-		if address.Socket != first.Socket {
-			return fail(problem.New(problem.InvalidArgument, "%s and %s are disks of different machines; only those of one machine have a common point in time.", members[0].Source.Path, src.Path))
 		}
 		d, err := m.Disk(ctx, address.Device)
 		if err != nil {

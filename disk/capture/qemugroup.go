@@ -2,13 +2,12 @@ package capture
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"sync"
 
 	"github.com/diskvault/diskvault/base/problem"
 	"github.com/diskvault/diskvault/disk"
+	"github.com/diskvault/diskvault/disk/qemu"
 )
 
 // Member is one disk of a Group.
@@ -21,22 +20,49 @@ type Member struct {
 // consistency group. It is the Capturer of each of its members, once. Close it
 // after the views that it gave are closed. It is safe for concurrent use.
 type Group struct {
-	ID string // 32 hex digits, for the recovery points that belong together
-
 	mu    sync.Mutex
 	views map[*disk.Source]*machineView // not taken yet; guarded by mu
 }
 
-// NewGroup takes the point in time. Errors are problems: InvalidArgument for
-// disks of different machines, else those of QEMU.Capture.
-func NewGroup(ctx context.Context, members ...Member) (*Group, error) {
-	for _, m := range members {
-		if m.Source.Kind != disk.Machine {
-			return nil, problem.New(problem.InvalidArgument, "%s is not a disk of a running machine, so it has no point in time in common with others.", m.Source.Path)
+// Groupable is the problem GroupRefused unless the disks can be captured at one
+// moment: they must be different disks of one running machine. It asks nobody.
+func Groupable(sources ...*disk.Source) error {
+	var first qemu.Address
+	seen := map[string]*disk.Source{}
+	for n, src := range sources {
+		if src.Kind != disk.Machine {
+			return problem.New(problem.GroupRefused, "%s is not a disk of a running machine: there is no moment in common with other disks that could be proven.", src.Path)
 		}
+		address, err := qemu.ParseAddress(src.Path)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			first = address
+		}
+		if address.Socket != first.Socket {
+			return problem.New(problem.GroupRefused, "%s and %s are disks of different machines; only those of one machine have a common point in time.", sources[0].Path, src.Path)
+		}
+		if same := seen[address.Device]; same != nil {
+			return problem.New(problem.GroupRefused, "%s and %s are the same disk.", same.Path, src.Path).Do("Name each disk of the group once.")
+		}
+		seen[address.Device] = src
+	}
+	return nil
+}
+
+// NewGroup takes the point in time. Errors are problems: those of Groupable and
+// of QEMU.Capture.
+func NewGroup(ctx context.Context, members ...Member) (*Group, error) {
+	var sources []*disk.Source
+	for _, m := range members {
+		sources = append(sources, m.Source)
+	}
+	if err := Groupable(sources...); err != nil {
+		return nil, err
 	}
 	if len(members) == 0 {
-		return nil, problem.New(problem.InvalidArgument, "A consistency group needs a disk.")
+		return nil, problem.New(problem.GroupRefused, "A consistency group needs a disk.")
 	}
 	views, err := together(ctx, members...)
 	if err != nil {
@@ -46,9 +72,6 @@ func NewGroup(ctx context.Context, members ...Member) (*Group, error) {
 	for _, v := range views {
 		g.views[v.src] = v
 	}
-	id := make([]byte, 16)
-	rand.Read(id)
-	g.ID = hex.EncodeToString(id)
 	return g, nil
 }
 
