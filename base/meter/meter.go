@@ -62,7 +62,9 @@ func (m *Meter) Phase(name string) {
 	if !m.ended.IsZero() || m.phases[len(m.phases)-1].name == name {
 		return
 	}
-	m.phases = append(m.phases, phase{name, time.Now(), new(atomic.Int64)})
+	now := time.Now()
+	m.endWindow(now) // so that a window is of one phase
+	m.phases = append(m.phases, phase{name, now, new(atomic.Int64)})
 }
 
 // Mark is the progress mark of the running phase: it must move whenever the

@@ -3,6 +3,7 @@ package meter
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,6 +68,27 @@ func TestTimelineAddsUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestWindowsEndWithTheirPhase(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := New("prepare")
+		run(m, 3*time.Second, func() {})
+		m.Phase("transfer")
+		run(m, 14*time.Second, func() {})
+		m.Phase("short")
+		time.Sleep(50 * time.Millisecond)
+		m.Phase("commit")
+		run(m, time.Second, func() {})
+		m.Finish()
+		var got []string
+		for _, w := range m.Record().Windows {
+			got = append(got, w.Phase)
+		}
+		if want := []string{"prepare", "transfer", "transfer", "commit"}; !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	})
 }
 
 func TestWaits(t *testing.T) {
