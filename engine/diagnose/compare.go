@@ -137,6 +137,11 @@ func (c *comparison) excesses() map[string]float64 {
 			out[p] = over
 		}
 	}
+	// What a limit or a wait before retries took is excess whatever the work.
+	held := c.phase[transfer] * max(c.facts["J.limited"]-c.facts50["J.limited"], c.facts["J.backoff"]-c.facts50["J.backoff"])
+	if held > 1 {
+		out[transfer] = max(out[transfer], held)
+	}
 	// A run that goes on is late in the phase that it is in.
 	if c.remaining != nil {
 		out[transfer] = max(out[transfer], c.projected-c.expected.P90)
@@ -160,14 +165,18 @@ func waited(r Record, now time.Time) float64 {
 	return sum + held
 }
 
+// waitedLonger is by how much longer than usual the run was not allowed to work.
+func (c *comparison) waitedLonger() float64 {
+	return max(0, waited(c.run, c.now)-medianOf(each(c.runs, func(x Record) float64 { return waited(x, x.End) })))
+}
+
 func (c *comparison) split() (s Split) {
 	excess := c.excess()
 	if excess <= 0 {
 		return s
 	}
 	wait := waited(c.run, c.now)
-	usual := medianOf(each(c.runs, func(x Record) float64 { return waited(x, x.End) }))
-	s.Wait = min(1, max(0, wait-usual)/excess)
+	s.Wait = min(1, c.waitedLonger()/excess)
 	work, rate := 0.0, 1.0
 	took := max(1e-3, c.projected-wait)
 	want := max(1e-3, total(c.wanted))

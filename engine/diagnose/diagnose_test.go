@@ -358,6 +358,37 @@ func TestSlowRunsAreNotComparedWith(t *testing.T) {
 	}
 }
 
+// A limit is found although the run also had far more to do than those before.
+func TestALimitBesideMoreWork(t *testing.T) {
+	w := night()
+	for _, v := range []*float64{&w.read, &w.changed, &w.same, &w.known, &w.new} {
+		*v *= 2
+	}
+	w.limit = 10e6
+	report := Verdict(w.run(), history(night, 5), time.Time{}, Settings{})
+	if report.State != Slower || report.Causes[0].Code != "LIMIT_CONFIGURED" || report.Split.Wait < 0.5 {
+		t.Errorf("%s %s %+v", report.State, codes(report), report.Split)
+	}
+	wellFormed(t, "limit", report)
+}
+
+// Nights that stored nothing do not tell how fast storing is; the first backup
+// does.
+func TestRatesOfOtherKinds(t *testing.T) {
+	idle := func() world {
+		w := night()
+		w.new, w.known, w.same = 1e5, 0, 40e9
+		return w
+	}
+	h := history(idle, 5)
+	first := night()
+	first.kind, first.start = Full, monday.AddDate(0, 0, -30)
+	h.Runs = append(h.Runs, first.run())
+	if r, want := learn(h.Runs[:20], h).rates.Put, 2*first.rates.Put; math.Abs(r-want) > 0.1*want { // two workers
+		t.Errorf("storing at %v, want %v", r, want)
+	}
+}
+
 func TestThresholds(t *testing.T) {
 	w := night()
 	w.commit = 3000

@@ -131,6 +131,20 @@ func learn(runs []Record, h History) model {
 	known.Decide = median(each(runs, func(r Record) float64 { return r.rates().Decide }))
 	known.Encode = median(each(runs, func(r Record) float64 { return r.rates().Encode }))
 	known.Put = median(each(runs, func(r Record) float64 { return r.rates().Put }))
+	if len(runs) > 0 {
+		// Runs that stored next to nothing do not tell how fast that is; a first
+		// backup to the same store may.
+		var others []Record
+		for _, x := range h.Runs {
+			if !x.Slow && !x.Failed && x.Store == runs[0].Store && x.Settings == runs[0].Settings && x.Source == runs[0].Source {
+				others = append(others, x)
+			}
+		}
+		known = known.fill(Rates{
+			Encode: median(each(others, func(r Record) float64 { return r.rates().Encode })),
+			Put:    median(each(others, func(r Record) float64 { return r.rates().Put })),
+		})
+	}
 	if h.Calibration != nil {
 		known = known.fill(*h.Calibration)
 	}

@@ -22,14 +22,13 @@ func (s State) Late() bool { return s != OnTime }
 
 // Settings are the thresholds. A zero field is its default.
 type Settings struct {
-	MinExcess  time.Duration // a run is slower if it is late by more than this: 5 min
-	MinLate    float64       // and by more than this share of what was expected: 0.2
-	MinWait    time.Duration // Waiting begins after: 60 s
-	MinStall   time.Duration // Stalled begins after, or after ten usual gaps: 120 s
-	MinRuns    int           // of which a comparison may be made: 5
-	MaxRuns    int           // that are compared with: 20
-	LoopsFrom  int           // attempts that make a loop: 3
-	ShareOfLog float64       // of the factor that makes more work the explanation: 0.7
+	MinExcess time.Duration // a run is slower if it is late by more than this: 5 min
+	MinLate   float64       // and by more than this share of what was expected: 0.2
+	MinWait   time.Duration // Waiting begins after: 60 s
+	MinStall  time.Duration // Stalled begins after, or after ten usual gaps: 120 s
+	MinRuns   int           // of which a comparison may be made: 5
+	MaxRuns   int           // that are compared with: 20
+	LoopsFrom int           // attempts that make a loop: 3
 }
 
 func (s Settings) withDefaults() Settings {
@@ -53,9 +52,6 @@ func (s Settings) withDefaults() Settings {
 	if s.LoopsFrom <= 0 {
 		s.LoopsFrom = 3
 	}
-	if s.ShareOfLog <= 0 {
-		s.ShareOfLog = 0.7
-	}
 	return s
 }
 
@@ -71,6 +67,8 @@ func (c *comparison) state() State {
 		return Waiting
 	case c.slower():
 		return Slower
+	case c.longer() && c.waitedLonger() >= 0.5*(c.projected-c.usual.P90):
+		return Slower // whatever its work: it was not allowed to do it
 	case c.longer():
 		return LongerExplained
 	}
@@ -137,6 +135,9 @@ func (c *comparison) excess() float64 {
 		return round(max(c.waitingNow(), c.late(), 0))
 	case Stalled:
 		return round(max(c.run.Meter.Progress.Idle, c.late(), 0))
+	}
+	if !c.slower() && c.longer() {
+		return round(c.projected - c.usual.P90)
 	}
 	return round(max(0, c.late()))
 }

@@ -21,6 +21,16 @@ type Options struct {
 	Store  string // of the store's
 	Folder string // of the store, for its free room; empty: it is not on this host
 	Remote bool   // the store is reached over the network
+	// Maintenance tells of collections, verifications and copies of the same store
+	// that run now; nil: that is not known.
+	Maintenance func() Maintenance
+}
+
+// Maintenance is what runs beside a backup on its store.
+type Maintenance struct {
+	Running bool
+	Verify  bool    // a verification or check is among it
+	Rate    float64 // bytes a second, of all of it
 }
 
 // Sampler adds up what it sees. Its methods are for one goroutine.
@@ -61,6 +71,7 @@ func (s *Sampler) Sample(now time.Time) {
 	s.memory(counters)
 	s.pressure(counters)
 	s.room()
+	s.maintenance()
 	if s.o.Remote {
 		s.network(counters)
 		s.connections(counters)
@@ -98,12 +109,36 @@ func (s *Sampler) Signals() (signals map[string]float64, absent map[string]strin
 		s.diskSignals(out, "dst")
 		s.hostSignals(out)
 		s.networkRates(out)
+		if m, disk := out["R.maintenance.bytes"], out["D.dst.bytesPerSecond"]; disk > idle {
+			out["R.maintenance.ioShare"] = share(m, disk)
+		}
 	}
 	absent = maps.Clone(s.absent)
 	for name := range out {
 		delete(absent, name)
 	}
 	return out, absent
+}
+
+// maintenance counts the time in which anything but backups used the store.
+func (s *Sampler) maintenance() {
+	if s.o.Maintenance == nil {
+		s.missing("nobody tells", "R.maintenance.timeShare", "R.maintenance.ioShare", "R.maintenance.bytes", "R.maintenance.verify")
+		return
+	}
+	s.missing("the store's disk is not known, or idle", "R.maintenance.ioShare")
+	m, running := s.o.Maintenance(), 0.0
+	if m.Running {
+		running = 1
+	}
+	s.mean("R.maintenance.timeShare", running)
+	s.mean("R.maintenance.bytes", m.Rate)
+	if _, ok := s.now["R.maintenance.verify"]; !ok || m.Verify {
+		s.now["R.maintenance.verify"] = 0
+		if m.Verify {
+			s.now["R.maintenance.verify"] = 1
+		}
+	}
 }
 
 func (s *Sampler) mean(name string, v float64) {

@@ -116,6 +116,28 @@ func TestRecordedTexts(t *testing.T) {
 	}
 }
 
+func TestMaintenance(t *testing.T) {
+	root := t.TempDir()
+	tree(t, root, before)
+	n := 0
+	s := New(Options{Root: root, Store: "sda", Maintenance: func() Maintenance {
+		n++
+		return Maintenance{Running: n > 1, Verify: n == 2, Rate: float64(n-1) * 1e6}
+	}})
+	now := time.Now()
+	s.Sample(now)
+	s.Sample(now.Add(5 * time.Second))
+	tree(t, root, after)
+	s.Sample(now.Add(10 * time.Second))
+	have, _ := s.Signals()
+	disk := (104857600 + 10485760) / 10.0
+	for name, want := range map[string]float64{"R.maintenance.timeShare": 2.0 / 3, "R.maintenance.bytes": 1e6, "R.maintenance.ioShare": 1e6 / disk, "R.maintenance.verify": 1} {
+		if math.Abs(have[name]-want) > 1e-6*want {
+			t.Errorf("%s: %v, want %v", name, have[name], want)
+		}
+	}
+}
+
 // A device that was made anew starts from zero: no time runs backwards.
 func TestCountersThatGoBack(t *testing.T) {
 	root := t.TempDir()
