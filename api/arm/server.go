@@ -177,7 +177,8 @@ func (s *Server) answer(q *request, h http.Header) (out reply, err error) {
 			return out, err
 		}
 	}
-	if ns := namespace(q.URL.Path); q.Method != http.MethodGet && q.Method != http.MethodHead && (ns == "microsoft.dataprotection" || ns == "microsoft.compute") {
+	registers := strings.HasPrefix(q.operation.Name, "Providers.")
+	if ns := namespace(q.URL.Path); !registers && q.Method != http.MethodGet && q.Method != http.MethodHead && (ns == "microsoft.dataprotection" || ns == "microsoft.compute") {
 		if err := q.as.Registered(q.Context(), resource.SubscriptionID(q.at.Subscription()), ns); err != nil {
 			return out, err
 		}
