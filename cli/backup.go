@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -14,8 +13,7 @@ import (
 
 type backupOptions struct {
 	*invocation
-	disks   []string
-	group   bool
+	disk    string
 	store   string
 	key     keyFlag
 	limit   sizeFlag
@@ -25,10 +23,9 @@ type backupOptions struct {
 func newBackup(inv *invocation) *cobra.Command {
 	o := &backupOptions{invocation: inv}
 	cmd := &cobra.Command{
-		Use:   "backup DISK...",
+		Use:   "backup DISK",
 		Short: "Protect a disk if it is not yet, and back it up",
-		Long: `Makes a recovery point of a disk: of an image file, a block device, a disk of a
-running machine, an NBD export, a Ceph image or an LVM thin volume.
+		Long: `Makes a recovery point of a disk: of an image file or a block device.
 
 The first backup protects the disk: it gets a name, the default vault and
 policy, and a store in the data folder if there is none. Every further backup
@@ -37,24 +34,14 @@ stores only what changed. DISK is a path or the name of a protected disk.
 A recovery point shows the disk at one moment. If that cannot be proven, since
 something writes to the disk, the backup is refused with what to do about it.
 
-Several disks are backed up one after another, each as it is at its own moment.
-With --group they are disks of one running machine and show the same moment; if
-one of them fails after it, the points of the others are kept and say so.
-
 An interrupted backup loses nothing: the next one uses what is stored.`,
 		Example: `  diskvault backup disk.img
   diskvault backup /dev/vg/root --name web-root
   diskvault backup web-root --limit-rate 50M
-  diskvault backup 'qemu+unix:///run/web/qmp.sock?device=sys' 'qemu+unix:///run/web/qmp.sock?device=data' --group
   diskvault backup disk.img -o json | jq -r .recoveryPoint.id`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usageError(cmd, "DISK is missing.")
-			}
-			return nil
-		},
+		Args: exactly("DISK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.disks = args
+			o.disk = args[0]
 			if err := o.complete(cmd); err != nil {
 				return err
 			}
@@ -62,7 +49,6 @@ An interrupted backup loses nothing: the next one uses what is stored.`,
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&o.group, "group", false, "capture the disks, all of one running machine, at the same moment")
 	f.StringVar(&o.request.Name, "name", "", "name of the disk in diskvault (default: made from its path)")
 	f.StringVar(&o.request.Vault, "vault", "", "vault of a disk that is protected now")
 	f.StringVar(&o.request.Policy, "policy", "", "policy of a disk that is protected now")
@@ -76,6 +62,7 @@ An interrupted backup loses nothing: the next one uses what is stored.`,
 	f.Var(&o.limit, "limit-rate", "read at most this many bytes a second, as 50M")
 	addStallBudget(cmd, &o.request.StallBudget)
 	f.IntVar(&o.request.FullReadDays, "full-read-days", 30, "after how many days all of the disk is read again although its changes are tracked, to see whether any was missed")
+	addMinExcess(cmd, &o.request.MinExcess)
 	o.key.add(cmd)
 	return cmd
 }
@@ -89,10 +76,11 @@ func (o *backupOptions) complete(cmd *cobra.Command) (err error) {
 	if o.request.FullReadDays < 1 || o.request.StallBudget < 0 {
 		return usageError(cmd, "--full-read-days must be at least 1, and --stall-budget not negative.")
 	}
-	if len(o.disks) > 1 && o.request.Name != "" {
-		return usageError(cmd, "--name is for one disk.")
-	}
 	o.request.LimitRate = o.limit.bytes
+	o.request.Disk = o.disk
+	if o.request.Path, err = absolute(o.disk); err != nil {
+		return err
+	}
 	if o.request.URL, err = storeURL(o.store); err != nil {
 		return err
 	}
@@ -105,72 +93,21 @@ func (o *backupOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	members, err := o.backUp(ctx, c)
+	r, err := c.Backup(ctx, o.request, o.events)
 	if err != nil {
 		return err
 	}
-	for n, m := range members {
-		if m.Error != nil {
-			if err == nil {
-				err = m.Error.Problem()
-			}
-			if o.format == "table" {
-				o.progress.clear()
-				fmt.Fprintf(o.stderr, "%s was not backed up: %s\n", o.disks[n], m.Error.Message)
-			}
-			continue
-		}
-		if o.format == "table" && !o.quiet {
-			o.sayCreated(m.BackupResult)
-		}
-		for _, w := range m.Warnings {
-			o.warn(w)
-		}
+	o.progress.clear()
+	if o.format == "table" && !o.quiet {
+		o.sayCreated(r)
 	}
-	var result any = members
-	if len(members) == 1 && !o.group {
-		result = members[0]
+	for _, w := range r.Warnings {
+		o.warn(w)
 	}
-	return errors.Join(err, o.print(result, func() {
-		for _, m := range members {
-			if m.Error == nil {
-				o.say(m.BackupResult)
-			}
-		}
-	}))
-}
-
-// backUp gives what became of each disk.
-func (o *backupOptions) backUp(ctx context.Context, c service.Client) ([]service.GroupMember, error) {
-	var disks []service.GroupDisk
-	for _, d := range o.disks {
-		path, err := absolute(d)
-		if err != nil {
-			return nil, err
-		}
-		disks = append(disks, service.GroupDisk{Disk: d, Path: path})
-	}
-	if o.group {
-		return c.BackupGroup(ctx, service.BackupGroupRequest{BackupRequest: o.request, Disks: disks}, o.events)
-	}
-	var out []service.GroupMember
-	for _, d := range disks {
-		r := o.request
-		r.Disk, r.Path = d.Disk, d.Path
-		before := len(o.notices)
-		done, err := c.Backup(ctx, r, o.events)
-		if err != nil && len(disks) == 1 {
-			return nil, err
-		}
-		if err != nil {
-			done.Disk, done.Status = d.Disk, resource.Failed
-		}
-		out = append(out, service.GroupMember{BackupResult: done, Error: resource.FailureOf(err), Notices: o.notices[before:]})
-		if ctx.Err() != nil {
-			break
-		}
-	}
-	return out, nil
+	return o.print(struct {
+		service.BackupResult
+		Notices []resource.Notice `json:"notices,omitempty"`
+	}{r, o.notices}, func() { o.say(r) })
 }
 
 // sayCreated tells what a first backup made, before what it did.
@@ -214,20 +151,9 @@ func (o *backupOptions) say(r service.BackupResult) {
 		o.printf("The next backup reads all of the disk, since this capture was not kept: %s.\n", d)
 	}
 	o.printf("Recovery point %s of %s UTC, %s.\n", p.ID, moment(p.Time), state)
-	if g := p.Group; g != nil {
-		o.printf("It shows the same moment as the other disks of the consistency group %s%s.\n", g.ID, missing(g))
-	}
 	point := ""
 	if !r.First {
 		point = " --point " + p.ID[:min(8, len(p.ID))]
 	}
 	o.printf("Restore it: diskvault restore %s%s --to NEW.img\n", r.Instance, point)
-}
-
-// missing says which disks a consistency group lacks.
-func missing(g *resource.ConsistencyGroup) string {
-	if g.Complete {
-		return ""
-	}
-	return ", which is incomplete: there is no point of " + strings.Join(g.Missing, ", ")
 }

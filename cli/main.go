@@ -31,7 +31,7 @@ const (
 // commands are all commands, in the order in which help shows them.
 func commands(inv *invocation) []*cobra.Command {
 	return []*cobra.Command{
-		newBackup(inv), newRestore(inv), newMount(inv), newNBD(inv), newListFiles(inv), newCopyFiles(inv), newPoints(inv), newStatus(inv), newJobs(inv), newVerify(inv),
+		newBackup(inv), newRestore(inv), newMount(inv), newNBD(inv), newListFiles(inv), newCopyFiles(inv), newPoints(inv), newStatus(inv), newJobs(inv), newDiagnose(inv), newVerify(inv),
 		newExplain(inv), newDemo(inv), newStore(inv), newServe(inv), newRole(inv), newDisk(inv), newRecoveryPoint(inv), newVersion(inv),
 	}
 }

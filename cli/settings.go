@@ -39,7 +39,9 @@ var settings = map[string]string{
 	"request-rate":      "requests a second that a caller may send to the server",
 	"on-demand-per-day": "backups, and restores, on demand that an instance may have in a day",
 
-	"stall-budget":   "how long a capture may hold up the writers of a disk, as 1s",
+	"stall-budget":         "how long a capture may hold up the writers of a disk, as 1s",
+	"diagnosis-min-excess": "by how much a backup must be late to be called slower, as 5m",
+
 	"full-read-days": "after how many days all of a disk is read although its changes are tracked",
 }
 

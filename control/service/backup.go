@@ -80,25 +80,19 @@ func (s *Service) diskPath(ctx context.Context, r BackupRequest) (string, *resou
 
 // backupSource runs one backup as a job.
 func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src *disk.Source, run *job.Run) (BackupResult, error) {
-	nothing := BackupResult{JobID: run.ID, Disk: src.Path}
+	result := BackupResult{JobID: run.ID, Disk: src.Path}
 	// One operation at a time on a disk: two would only read it twice.
+	waited := run.Meter.Wait("disk lock", "another operation on "+src.Path)
 	unlock, err := s.disks.lock(ctx, src.Path)
+	waited()
 	if err != nil {
-		return nothing, err
+		return result, err
 	}
 	defer unlock()
 	i, made, err := s.instanceFor(ctx, c, r, src)
 	if err != nil {
-		return nothing, err
+		return result, err
 	}
-	return s.backupInstance(ctx, c, r, src, run, i, made, nil)
-}
-
-// backupInstance backs up a disk that the caller holds the lock of. made tells
-// what its protection made, if it was not protected before. In a consistency
-// group it is captured when the others are; nil: it stands alone.
-func (s *Service) backupInstance(ctx context.Context, c call, r BackupRequest, src *disk.Source, run *job.Run, i resource.Instance, made *Created, group *meeting) (BackupResult, error) {
-	result := BackupResult{JobID: run.ID, Disk: src.Path}
 	result.Created = made
 	result.Instance, result.InstanceID = i.Name, i.ID
 	run.Describe(i.ID, i.Name)
@@ -156,12 +150,11 @@ func (s *Service) backupInstance(ctx context.Context, c call, r BackupRequest, s
 			break
 		}
 	}
-	if group != nil {
-		options.Capturer, options.Point.Group, options.Point.GroupInstances = group, group.id, group.instances
-	}
 	engine := backup.New(options)
 	run.Follow(func() resource.Progress { return backupProgress(engine.Progress()) })
+	watched := s.watch(ctx, src, row, run)
 	done, err := engine.Do(ctx)
+	watched()
 	for _, n := range done.Notices {
 		c.notice(resource.Notice{Name: "Capture", Message: n})
 	}
@@ -171,7 +164,12 @@ func (s *Service) backupInstance(ctx context.Context, c call, r BackupRequest, s
 	if err := s.resealMoved(ctx, i); err != nil {
 		return result, err
 	}
-	return s.finishBackup(ctx, result, i, src, row, done, run)
+	result.SourceKind, result.StoreID, result.Compression, result.LimitRate = string(src.Kind), row.ID, r.Compression, r.LimitRate
+	if result, err = s.finishBackup(ctx, result, i, src, row, done, run); err != nil {
+		return result, err
+	}
+	result.Verdict = s.judge(ctx, result, i, run, r.MinExcess)
+	return result, nil
 }
 
 // resealMoved writes the record of an instance anew if its disk lies elsewhere
@@ -248,9 +246,8 @@ func (s *Service) finishBackup(ctx context.Context, result BackupResult, i resou
 	result.Status = resource.Completed
 	result.Capture = Capture{done.Capture.Method, done.Capture.Seconds}
 	t := done.ChangeTracking
-	result.ChangeTracking = ChangeTracking{Method: t.Method, Reason: t.Reason, Dropped: t.Dropped, Missed: t.Missed}
+	result.ChangeTracking = ChangeTracking{Method: t.Method, Reason: t.Reason, Planned: t.Planned, Dropped: t.Dropped, Missed: t.Missed}
 	result.Bytes = done.Point.Bytes
-	result.Verdict = Verdict{State: "Unknown", Causes: []string{}}
 	result.ResumedBytes, result.Attempts = done.Resumed, done.Attempts
 	result.Warnings = done.Warnings
 	if done.Point.Consistency == store.Inconsistent && len(result.Warnings) == 0 {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/diskvault/diskvault/base/meter"
 	"github.com/diskvault/diskvault/control/resource"
+	"github.com/diskvault/diskvault/engine/diagnose"
 	"github.com/diskvault/diskvault/store"
 )
 
@@ -38,6 +39,8 @@ type BackupRequest struct {
 	// FullReadDays is after how many days all of a disk is read again although its
 	// changes are tracked; 0: 30.
 	FullReadDays int `json:"fullReadDays,omitempty"`
+	// MinExcess is by how much a backup must be late to be called slower; 0: 5 min.
+	MinExcess time.Duration `json:"minExcess,omitempty"`
 }
 
 func (r BackupRequest) trigger() string {
@@ -61,33 +64,16 @@ type BackupResult struct {
 	DurationSeconds float64                `json:"durationSeconds"`
 	Phases          []meter.PhaseRecord    `json:"phases"`
 	Stages          []meter.StageRecord    `json:"stages"`
-	Verdict         Verdict                `json:"verdict"`
-	Created         *Created               `json:"created,omitempty"` // by this first backup
-	First           bool                   `json:"first"`             // it is the first point of the disk
-	ResumedBytes    int64                  `json:"resumedBytes"`      // dealt with by an interrupted run
-	Attempts        int                    `json:"attempts"`          // how often the source was read
+	Verdict         diagnose.Report        `json:"verdict"`
+	SourceKind      string                 `json:"sourceKind"`
+	StoreID         string                 `json:"storeId"` // of the operational store
+	Compression     string                 `json:"compression"`
+	LimitRate       int64                  `json:"limitRate,omitempty"` // bytes per second
+	Created         *Created               `json:"created,omitempty"`   // by this first backup
+	First           bool                   `json:"first"`               // it is the first point of the disk
+	ResumedBytes    int64                  `json:"resumedBytes"`        // dealt with by an interrupted run
+	Attempts        int                    `json:"attempts"`            // how often the source was read
 	Warnings        []string               `json:"warnings,omitempty"`
-}
-
-// BackupGroupRequest asks for recovery points of disks of one machine that show
-// the same moment. What it says besides the disks holds for each of them.
-type BackupGroupRequest struct {
-	BackupRequest
-	Disks []GroupDisk `json:"disks"`
-}
-
-// GroupDisk is a disk of a group, as in a BackupRequest.
-type GroupDisk struct {
-	Disk string `json:"disk"`
-	Path string `json:"path"`
-}
-
-// GroupMember tells what became of one disk of a group. If there is an Error,
-// there is no recovery point.
-type GroupMember struct {
-	BackupResult
-	Error   *resource.Failure `json:"error,omitempty"`
-	Notices []resource.Notice `json:"notices,omitempty"`
 }
 
 // Capture tells how one point in time was had.
@@ -98,18 +84,13 @@ type Capture struct {
 
 // ChangeTracking tells how changes were found.
 type ChangeTracking struct {
-	Method string `json:"method"`
-	Reason string `json:"reason"`
+	Method  string `json:"method"`
+	Reason  string `json:"reason"`
+	Planned bool   `json:"planned,omitempty"` // all was read because that was asked for or due
 	// Dropped is why the next backup will have to read everything.
 	Dropped string `json:"dropped,omitempty"`
 	// Missed are changes that tracking had not named, found by a full read.
 	Missed []store.Range `json:"missed,omitempty"`
-}
-
-// Verdict is the judgement of the job's speed.
-type Verdict struct {
-	State  string   `json:"state"`
-	Causes []string `json:"causes"`
 }
 
 // Created names what a first backup made; empty fields were there before.

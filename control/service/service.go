@@ -133,7 +133,6 @@ var operations = map[string]struct {
 	job            bool // it runs as a job
 	withoutCatalog bool // it works without a catalog
 }{
-	"backup.group":          {typed((*Service).backupGroup), true, false},
 	"backup":                {typed((*Service).backup), true, false},
 	"restore":               {typed((*Service).restore), true, false},
 	"mount":                 {typed((*Service).mount), true, false},
@@ -147,6 +146,7 @@ var operations = map[string]struct {
 	"verify.fsck":           {typed((*Service).fsck), true, false},
 	"status":                {typed((*Service).status), false, false},
 	"jobs":                  {typed((*Service).listJobs), false, false},
+	"diagnose":              {typed((*Service).diagnose), false, false},
 	"role.create-sp":        {typed((*Service).createProgram), false, false},
 	"role.assign":           {typed((*Service).assignRole), false, false},
 	"role.list":             {typed((*Service).listRoles), false, false},
