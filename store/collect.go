@@ -547,6 +547,9 @@ func (c *collector) sweep(ctx context.Context, number int, decision condemnedLis
 	if err != nil {
 		return err
 	}
+	if err := s.index.Forget(slices.Concat(decision.Data, decision.Metadata)...); err != nil {
+		c.blind = true // the next writer sees that the index is behind
+	}
 	going := decision.share(c.sizes)
 	done := int64(0)
 	group, inner := errgroup.WithContext(ctx)
@@ -554,9 +557,6 @@ func (c *collector) sweep(ctx context.Context, number int, decision condemnedLis
 	for kind, id := range decision.packs() {
 		if inner.Err() != nil {
 			break
-		}
-		if err := s.index.Forget(id); err != nil {
-			c.blind = true // the next writer sees that the index is behind
 		}
 		group.Go(func() error {
 			if err := s.bucket.Delete(inner, packName(kind, id)); err != nil || !damaged[id] {

@@ -36,57 +36,50 @@ func (c candidate) unused() int64 { return c.size - c.live }
 // compact rewrites packs of which little is in use, and many small ones, and
 // takes them out of what is marked: their pieces are found in the new packs.
 func (c *collector) compact(ctx context.Context, m *marking, spared windows) error {
+	chosen, err := c.choose(ctx, m, spared)
+	if err != nil {
+		return err
+	}
 	for _, kind := range []seal.Kind{seal.DataPack, seal.MetadataPack} {
-		chosen, err := c.choose(ctx, kind, m, spared)
-		if err != nil {
-			return err
-		}
-		if len(chosen) == 0 {
+		if len(chosen[kind]) == 0 {
 			continue
 		}
-		if err := c.rewrite(ctx, kind, m, chosen); err != nil {
+		if err := c.rewrite(ctx, kind, m, chosen[kind]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// choose finds the packs of a kind that are to be compacted: the emptiest, until
-// what is unused in the others is no more than allowed.
-func (c *collector) choose(ctx context.Context, kind seal.Kind, m *marking, spared windows) ([]candidate, error) {
-	s := c.store
-	full := s.packLimit
-	if kind == seal.MetadataPack {
-		full = s.nodeLimit
-	}
-	var sparse, small []candidate
+// choose finds the packs that are to be compacted: the emptiest, until what is
+// unused in all others is no more than allowed; and small ones.
+func (c *collector) choose(ctx context.Context, m *marking, spared windows) (map[seal.Kind][]candidate, error) {
+	var sparse []candidate
+	small := map[seal.Kind][]candidate{}
 	var inUse, unused int64
 	for _, p := range c.packs {
 		r := m.packs[p.id]
-		if p.kind != kind || r == nil {
+		if r == nil {
 			continue
 		}
 		if r.whole || spared.spare(p.stored) || len(m.moved[p.id]) > 0 {
 			inUse += p.size
 			continue
 		}
-		x := candidate{packObject: p, reach: r, live: p.size}
-		if s.proven(kind, r) < p.size*9/10 {
-			var err error
-			if x.frames, err = s.directory(ctx, kind, p.id, p.size); isDamage(err) {
-				continue // for those who heal
-			} else if err != nil {
-				return nil, err
-			}
-			x.live = r.live(x.frames)
+		x, ok, err := c.candidate(ctx, p, r)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
 		}
 		inUse += x.live
 		unused += x.unused()
 		if x.unused() > 0 {
 			sparse = append(sparse, x)
 		}
-		if float64(p.size) < smallPack*float64(full) {
-			small = append(small, x)
+		if float64(p.size) < smallPack*float64(c.store.full(p.kind)) {
+			small[p.kind] = append(small[p.kind], x)
 		}
 		if err := c.pace.between(ctx); err != nil {
 			return nil, err
@@ -95,24 +88,53 @@ func (c *collector) choose(ctx context.Context, kind seal.Kind, m *marking, spar
 	slices.SortFunc(sparse, func(a, b candidate) int {
 		return cmp.Compare(float64(a.live)/float64(a.size), float64(b.live)/float64(b.size))
 	})
-	n := 0
+	chosen := map[seal.Kind][]candidate{}
 	taken := map[pack.ID]bool{}
-	for n < len(sparse) && float64(unused) > c.options.MaxUnused*float64(inUse) {
-		unused -= sparse[n].unused()
-		taken[sparse[n].id] = true
-		n++
+	for _, x := range sparse {
+		if float64(unused) <= c.options.MaxUnused*float64(inUse) {
+			break
+		}
+		unused -= x.unused()
+		taken[x.id] = true
+		chosen[x.kind] = append(chosen[x.kind], x)
 	}
-	chosen := sparse[:n]
-	if len(small) >= manySmall {
-		for _, x := range small {
-			if !taken[x.id] {
-				chosen = append(chosen, x)
+	for kind, all := range small {
+		for _, x := range all {
+			if len(all) >= manySmall && !taken[x.id] {
+				chosen[kind] = append(chosen[kind], x)
 			}
 		}
 	}
-	// Packs that were stored one after another hold what lies together on a disk.
-	slices.SortFunc(chosen, func(a, b candidate) int { return a.stored.Compare(b.stored) })
+	for _, all := range chosen {
+		// Packs that were stored one after another hold what lies together on a disk.
+		slices.SortFunc(all, func(a, b candidate) int {
+			return cmp.Or(a.stored.Compare(b.stored), comparePacks(a.id, b.id))
+		})
+	}
 	return chosen, nil
+}
+
+// candidate weighs a pack; false if its directory is damaged, which is for those
+// who heal.
+func (c *collector) candidate(ctx context.Context, p packObject, r *reached) (candidate, bool, error) {
+	x := candidate{packObject: p, reach: r, live: p.size}
+	if c.store.proven(p.kind, r) >= p.size*9/10 {
+		return x, true, nil
+	}
+	var err error
+	if x.frames, err = c.store.directory(ctx, p.kind, p.id, p.size); isDamage(err) {
+		return x, false, nil
+	}
+	x.live = r.live(x.frames)
+	return x, err == nil, err
+}
+
+// full is the size of a full pack, in bytes.
+func (s *Store) full(kind seal.Kind) int {
+	if kind == seal.MetadataPack {
+		return s.nodeLimit
+	}
+	return s.packLimit
 }
 
 // proven counts the bytes of the frames that are in use whole for certain: as

@@ -43,10 +43,8 @@ func (s *Store) syncIndex(ctx context.Context) error {
 			gone = append(gone, id)
 		}
 	}
-	for _, id := range gone {
-		if err := s.index.Forget(id); err != nil {
-			return err
-		}
+	if err := s.index.Forget(gone...); err != nil {
+		return err
 	}
 	return s.index.SetEpoch(swept)
 }

@@ -230,11 +230,13 @@ func (x *simIndex) add(id pack.ID, entries []index.Entry) {
 	}
 }
 
-func (x *simIndex) Forget(id pack.ID) error {
+func (x *simIndex) Forget(ids ...pack.ID) error {
 	unlock, err := x.alive()
 	defer unlock()
-	if err == nil {
-		delete(x.packs, id)
+	for _, id := range ids {
+		if err == nil {
+			delete(x.packs, id)
+		}
 	}
 	return err
 }

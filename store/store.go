@@ -59,7 +59,7 @@ type Store struct {
 type blockIndex interface {
 	Lookup(h Root) (pack.Place, bool, error)
 	Add(id pack.ID, entries []index.Entry) error
-	Forget(id pack.ID) error
+	Forget(ids ...pack.ID) error
 	Packs() iter.Seq2[pack.ID, error]
 	Epoch() (uint64, error)
 	SetEpoch(epoch uint64) error

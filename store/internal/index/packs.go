@@ -81,28 +81,33 @@ func (x *Index) reserve() (uint32, error) {
 	return number, nil
 }
 
-// Forget makes the blocks of a pack unknown, durably before it returns. Its
+// Forget makes the blocks of some packs unknown, durably before it returns. Its
 // cost does not depend on the number of blocks: their rows stay, and name a
 // pack number that resolves no more and is never given again. A pack that is
 // not there is no error.
-func (x *Index) Forget(id pack.ID) error {
+func (x *Index) Forget(ids ...pack.ID) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	pk := packKey(id)
-	number, found, err := x.get(pk[:])
-	if err != nil {
-		return x.classify(err)
-	}
-	if !found {
-		return nil // never added, or forgotten durably: mu covers the sync too
-	}
-	if len(number) != 4 {
-		return x.classify(fmt.Errorf("the row of pack %v: %w", id, pebble.ErrCorruption))
-	}
-	nk := numberKey(binary.BigEndian.Uint32(number))
 	b := x.db.NewBatch()
-	if err := errors.Join(b.Delete(nk[:], nil), b.Delete(pk[:], nil)); err != nil {
-		return x.classify(err)
+	for _, id := range ids {
+		pk := packKey(id)
+		number, found, err := x.get(pk[:])
+		if err != nil {
+			return x.classify(err)
+		}
+		if !found {
+			continue // never added, or forgotten durably: mu covers the sync too
+		}
+		if len(number) != 4 {
+			return x.classify(fmt.Errorf("the row of pack %v: %w", id, pebble.ErrCorruption))
+		}
+		nk := numberKey(binary.BigEndian.Uint32(number))
+		if err := errors.Join(b.Delete(nk[:], nil), b.Delete(pk[:], nil)); err != nil {
+			return x.classify(err)
+		}
+	}
+	if b.Empty() {
+		return b.Close()
 	}
 	if err := x.commit(b, pebble.Sync); err != nil {
 		return x.classify(err)
