@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -13,7 +14,8 @@ import (
 
 type backupOptions struct {
 	*invocation
-	disk    string
+	disks   []string
+	group   bool
 	store   string
 	key     keyFlag
 	limit   sizeFlag
@@ -23,9 +25,10 @@ type backupOptions struct {
 func newBackup(inv *invocation) *cobra.Command {
 	o := &backupOptions{invocation: inv}
 	cmd := &cobra.Command{
-		Use:   "backup DISK",
+		Use:   "backup DISK...",
 		Short: "Protect a disk if it is not yet, and back it up",
-		Long: `Makes a recovery point of a disk: of an image file or a block device.
+		Long: `Makes a recovery point of a disk: of an image file, a block device, a disk of a
+running machine, an NBD export, a Ceph image or an LVM thin volume.
 
 The first backup protects the disk: it gets a name, the default vault and
 policy, and a store in the data folder if there is none. Every further backup
@@ -34,14 +37,24 @@ stores only what changed. DISK is a path or the name of a protected disk.
 A recovery point shows the disk at one moment. If that cannot be proven, since
 something writes to the disk, the backup is refused with what to do about it.
 
+Several disks are backed up one after another, each as it is at its own moment.
+With --group they are disks of one running machine and show the same moment; if
+one of them fails after it, the points of the others are kept and say so.
+
 An interrupted backup loses nothing: the next one uses what is stored.`,
 		Example: `  diskvault backup disk.img
   diskvault backup /dev/vg/root --name web-root
   diskvault backup web-root --limit-rate 50M
+  diskvault backup 'qemu+unix:///run/web/qmp.sock?device=sys' 'qemu+unix:///run/web/qmp.sock?device=data' --group
   diskvault backup disk.img -o json | jq -r .recoveryPoint.id`,
-		Args: exactly("DISK"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usageError(cmd, "DISK is missing.")
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			o.disk = args[0]
+			o.disks = args
 			if err := o.complete(cmd); err != nil {
 				return err
 			}
@@ -49,6 +62,7 @@ An interrupted backup loses nothing: the next one uses what is stored.`,
 		},
 	}
 	f := cmd.Flags()
+	f.BoolVar(&o.group, "group", false, "capture the disks, all of one running machine, at the same moment")
 	f.StringVar(&o.request.Name, "name", "", "name of the disk in diskvault (default: made from its path)")
 	f.StringVar(&o.request.Vault, "vault", "", "vault of a disk that is protected now")
 	f.StringVar(&o.request.Policy, "policy", "", "policy of a disk that is protected now")
@@ -76,11 +90,10 @@ func (o *backupOptions) complete(cmd *cobra.Command) (err error) {
 	if o.request.FullReadDays < 1 || o.request.StallBudget < 0 {
 		return usageError(cmd, "--full-read-days must be at least 1, and --stall-budget not negative.")
 	}
-	o.request.LimitRate = o.limit.bytes
-	o.request.Disk = o.disk
-	if o.request.Path, err = absolute(o.disk); err != nil {
-		return err
+	if len(o.disks) > 1 && o.request.Name != "" {
+		return usageError(cmd, "--name is for one disk.")
 	}
+	o.request.LimitRate = o.limit.bytes
 	if o.request.URL, err = storeURL(o.store); err != nil {
 		return err
 	}
@@ -93,21 +106,72 @@ func (o *backupOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r, err := c.Backup(ctx, o.request, o.events)
+	members, err := o.backUp(ctx, c)
 	if err != nil {
 		return err
 	}
-	o.progress.clear()
-	if o.format == "table" && !o.quiet {
-		o.sayCreated(r)
+	for n, m := range members {
+		if m.Error != nil {
+			if err == nil {
+				err = m.Error.Problem()
+			}
+			if o.format == "table" {
+				o.progress.clear()
+				fmt.Fprintf(o.stderr, "%s was not backed up: %s\n", o.disks[n], m.Error.Message)
+			}
+			continue
+		}
+		if o.format == "table" && !o.quiet {
+			o.sayCreated(m.BackupResult)
+		}
+		for _, w := range m.Warnings {
+			o.warn(w)
+		}
 	}
-	for _, w := range r.Warnings {
-		o.warn(w)
+	var result any = members
+	if len(members) == 1 && !o.group {
+		result = members[0]
 	}
-	return o.print(struct {
-		service.BackupResult
-		Notices []resource.Notice `json:"notices,omitempty"`
-	}{r, o.notices}, func() { o.say(r) })
+	return errors.Join(err, o.print(result, func() {
+		for _, m := range members {
+			if m.Error == nil {
+				o.say(m.BackupResult)
+			}
+		}
+	}))
+}
+
+// backUp gives what became of each disk.
+func (o *backupOptions) backUp(ctx context.Context, c service.Client) ([]service.GroupMember, error) {
+	var disks []service.GroupDisk
+	for _, d := range o.disks {
+		path, err := absolute(d)
+		if err != nil {
+			return nil, err
+		}
+		disks = append(disks, service.GroupDisk{Disk: d, Path: path})
+	}
+	if o.group {
+		return c.BackupGroup(ctx, service.BackupGroupRequest{BackupRequest: o.request, Disks: disks}, o.events)
+	}
+	var out []service.GroupMember
+	for _, d := range disks {
+		r := o.request
+		r.Disk, r.Path = d.Disk, d.Path
+		before := len(o.notices)
+		done, err := c.Backup(ctx, r, o.events)
+		if err != nil && len(disks) == 1 {
+			return nil, err
+		}
+		if err != nil {
+			done.Disk, done.Status = d.Disk, resource.Failed
+		}
+		out = append(out, service.GroupMember{BackupResult: done, Error: resource.FailureOf(err), Notices: o.notices[before:]})
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return out, nil
 }
 
 // sayCreated tells what a first backup made, before what it did.
@@ -151,9 +215,20 @@ func (o *backupOptions) say(r service.BackupResult) {
 		o.printf("The next backup reads all of the disk, since this capture was not kept: %s.\n", d)
 	}
 	o.printf("Recovery point %s of %s UTC, %s.\n", p.ID, moment(p.Time), state)
+	if g := p.Group; g != nil {
+		o.printf("It shows the same moment as the other disks of the consistency group %s%s.\n", g.ID, missing(g))
+	}
 	point := ""
 	if !r.First {
 		point = " --point " + p.ID[:min(8, len(p.ID))]
 	}
 	o.printf("Restore it: diskvault restore %s%s --to NEW.img\n", r.Instance, point)
+}
+
+// missing says which disks a consistency group lacks.
+func missing(g *resource.ConsistencyGroup) string {
+	if g.Complete {
+		return ""
+	}
+	return ", which is incomplete: there is no point of " + strings.Join(g.Missing, ", ")
 }

@@ -617,9 +617,8 @@ func (c *collector) tidy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The newest decision of which the list is gone tells the collect epoch.
-	for _, n := range l.decided {
-		if n < l.swept() {
+	for i, n := range l.decided {
+		if i < len(l.decided)-1 {
 			if err := s.bucket.Delete(ctx, sweepKey(n)); err != nil {
 				return err
 			}

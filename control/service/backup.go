@@ -80,19 +80,27 @@ func (s *Service) diskPath(ctx context.Context, r BackupRequest) (string, *resou
 
 // backupSource runs one backup as a job.
 func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src *disk.Source, run *job.Run) (BackupResult, error) {
-	result := BackupResult{JobID: run.ID, Disk: src.Path}
+	nothing := BackupResult{JobID: run.ID, Disk: src.Path}
 	// One operation at a time on a disk: two would only read it twice.
 	waited := run.Meter.Wait("disk lock", "another operation on "+src.Path)
 	unlock, err := s.disks.lock(ctx, src.Path)
 	waited()
 	if err != nil {
-		return result, err
+		return nothing, err
 	}
 	defer unlock()
 	i, made, err := s.instanceFor(ctx, c, r, src)
 	if err != nil {
-		return result, err
+		return nothing, err
 	}
+	return s.backupInstance(ctx, c, r, src, run, i, made, nil)
+}
+
+// backupInstance backs up a disk that the caller holds the lock of. made tells
+// what its protection made, if it was not protected before. In a consistency
+// group it is captured when the others are; nil: it stands alone.
+func (s *Service) backupInstance(ctx context.Context, c call, r BackupRequest, src *disk.Source, run *job.Run, i resource.Instance, made *Created, group *meeting) (BackupResult, error) {
+	result := BackupResult{JobID: run.ID, Disk: src.Path}
 	result.Created = made
 	result.Instance, result.InstanceID = i.Name, i.ID
 	run.Describe(i.ID, i.Name)
@@ -149,6 +157,9 @@ func (s *Service) backupSource(ctx context.Context, c call, r BackupRequest, src
 			options.Parent = &p.Point
 			break
 		}
+	}
+	if group != nil {
+		options.Capturer, options.Point.Group, options.Point.GroupInstances = group, group.id, group.instances
 	}
 	engine := backup.New(options)
 	run.Follow(func() resource.Progress { return backupProgress(engine.Progress()) })

@@ -76,6 +76,27 @@ type BackupResult struct {
 	Warnings        []string               `json:"warnings,omitempty"`
 }
 
+// BackupGroupRequest asks for recovery points of disks of one machine that show
+// the same moment. What it says besides the disks holds for each of them.
+type BackupGroupRequest struct {
+	BackupRequest
+	Disks []GroupDisk `json:"disks"`
+}
+
+// GroupDisk is a disk of a group, as in a BackupRequest.
+type GroupDisk struct {
+	Disk string `json:"disk"`
+	Path string `json:"path"`
+}
+
+// GroupMember tells what became of one disk of a group. If there is an Error,
+// there is no recovery point.
+type GroupMember struct {
+	BackupResult
+	Error   *resource.Failure `json:"error,omitempty"`
+	Notices []resource.Notice `json:"notices,omitempty"`
+}
+
 // Capture tells how one point in time was had.
 type Capture struct {
 	Method  string  `json:"method"`
