@@ -1,7 +1,9 @@
 package resource
 
 import (
+	"cmp"
 	"encoding/json"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"time"
@@ -65,9 +67,13 @@ func (i Instance) PolicyID() ID { return PolicyID(i.Vault, i.Policy) }
 // imageSuffixes are dropped when a name is made from the path of an image.
 var imageSuffixes = []string{".img", ".raw", ".qcow2", ".vmdk", ".vhd", ".vhdx", ".iso", ".dd", ".bin"}
 
-// NameOf makes names for the disk at a path, the best first: vms/web.img
-// gives web, then vms-web; /dev/vg/root gives vg-root. Each is a legal name.
+// NameOf makes names for the disk at a path or URL, the best first: vms/web.img
+// gives web, then vms-web; /dev/vg/root gives vg-root; a disk of a running machine
+// is called as the machine calls it. Each is a legal name.
 func NameOf(path string) []string {
+	if u, err := url.Parse(path); err == nil && u.Scheme != "" && !filepath.IsAbs(path) {
+		return namesOfURL(u)
+	}
 	path = filepath.Clean(path)
 	base := filepath.Base(path)
 	for _, s := range imageSuffixes {
@@ -82,6 +88,38 @@ func NameOf(path string) []string {
 		return []string{legal(strings.ReplaceAll(rest, "/", "-"))}
 	}
 	return []string{legal(base), long}
+}
+
+// namesOfURL makes names for what no path leads to. What a machine is called says
+// the name of its socket, or of the folder of that.
+func namesOfURL(u *url.URL) []string {
+	last := func(path string) string {
+		if path = filepath.Base(path); path == "." || path == "/" {
+			return ""
+		}
+		return path
+	}
+	q := u.Query()
+	device := last(q.Get("device"))
+	if u.Opaque != "" && !q.Has("device") { // rbd:pool/image, lvm:vg/lv
+		return []string{legal(last(u.Opaque)), legal(strings.ReplaceAll(u.Opaque, "/", "-"))}
+	}
+	owner := last(u.Path)
+	if u.Opaque != "" {
+		owner = last(u.Opaque)
+	}
+	if owner == "" {
+		owner = cmp.Or(u.Hostname(), last(q.Get("socket")))
+	}
+	owner = strings.TrimSuffix(strings.TrimSuffix(owner, ".sock"), ".socket")
+	switch owner {
+	case "qmp", "monitor", "mon":
+		owner = cmp.Or(last(filepath.Dir(u.Path)), owner)
+	}
+	if device == "" {
+		return []string{legal(owner)}
+	}
+	return []string{legal(device), legal(owner + "-" + device)}
 }
 
 // legal replaces what a name may not hold.

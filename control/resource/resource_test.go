@@ -60,6 +60,14 @@ func TestNameOf(t *testing.T) {
 		"/v/" + long(90):      long(72) + " v-" + long(70),
 		"/vms/disk.qcow2":     "disk vms-disk",
 		"/vms/2026-01-01.img": "2026-01-01 vms-2026-01-01",
+		"qemu+unix:///run/web/qmp.sock?device=sys":                              "sys web-sys",
+		"qemu+unix:///run/web.sock":                                             "web",
+		"qemu+unix:///run/web/qmp.sock?device=/machine/peripheral/v0&fleece=/x": "v0 web-v0",
+		"rbd:pool/web":                       "web pool-web",
+		"lvm:vg/root":                        "root vg-root",
+		"nbd://host:10809/web":               "web",
+		"nbd://host":                         "host",
+		"nbd+unix:///?socket=/run/disk.sock": "disk",
 	} {
 		got := NameOf(path)
 		if strings.Join(got, " ") != want {

@@ -143,3 +143,30 @@ func TestGroupWithOneThatFails(t *testing.T) {
 	_, err = d.backupGroup(t.Context(), quiet(), request)
 	wants(t, err, problem.GroupRefused)
 }
+
+// What the machine records for an instance ends with its protection.
+func TestStoppedProtectionKeepsNoCapture(t *testing.T) {
+	d := deploy(t, filepath.Join(t.TempDir(), "catalog.db"))
+	_, request := groupOfTwo(t)
+	backup := func() BackupResult {
+		return must[BackupResult](t)(d.Service.backup(t.Context(), quiet(), BackupRequest{Disk: request.Disks[0].Disk}))
+	}
+	first := backup()
+	if first.Instance != "disk0" {
+		t.Errorf("it is called %q", first.Instance)
+	}
+	if second := backup(); second.ChangeTracking.Method != "qemu-bitmap" {
+		t.Fatalf("%+v", second.ChangeTracking)
+	}
+	found := must[[]resource.Instance](t)(d.catalog.InstancesNamed(t.Context(), first.InstanceID))
+	a, id := d.As(Local()), found[0].ResourceID()
+	if _, moved, err := a.StopProtection(t.Context(), id); err != nil || !moved {
+		t.Fatal(moved, err)
+	}
+	if _, _, err := a.ResumeProtection(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	if third := backup(); third.ChangeTracking.Method != "none" {
+		t.Errorf("the record was kept: %+v", third.ChangeTracking)
+	}
+}

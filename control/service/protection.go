@@ -15,6 +15,7 @@ import (
 	"github.com/diskvault/diskvault/control/resource"
 	"github.com/diskvault/diskvault/control/retention"
 	"github.com/diskvault/diskvault/disk"
+	"github.com/diskvault/diskvault/disk/capture"
 )
 
 const instances = "Microsoft.DataProtection/backupVaults/backupInstances/"
@@ -377,7 +378,11 @@ func (a Acting) change(ctx context.Context, id resource.ID, action string, c res
 
 // StopProtection ends backups and keeps all points for ever.
 func (a Acting) StopProtection(ctx context.Context, id resource.ID) (resource.Instance, bool, error) {
-	return a.change(ctx, id, "stopProtection", resource.StopProtection)
+	i, moved, err := a.change(ctx, id, "stopProtection", resource.StopProtection)
+	if err == nil && moved {
+		a.s.forgetCaptures(ctx, i)
+	}
+	return i, moved, err
 }
 
 // SuspendBackups ends backups; points expire by their rules, but for the last.
@@ -429,6 +434,7 @@ func (a Acting) DeleteInstance(ctx context.Context, id resource.ID, secureByDefa
 		if err != nil {
 			return false, err
 		}
+		a.s.forgetCaptures(ctx, i)
 		if !removal.Soft {
 			return true, a.s.purge(ctx, i, now)
 		}
@@ -486,6 +492,35 @@ func (a Acting) Undelete(ctx context.Context, id resource.ID) (resource.Instance
 	})
 }
 
+// forgetCaptures removes what is kept beside the disk of an instance that is not
+// backed up any more: it takes up room that grows as the disk is written to. The
+// next backup, if there ever is one, reads all of the disk. It is no failure of
+// the request if that fails, since the disk may be gone or its machine be off.
+func (s *Service) forgetCaptures(ctx context.Context, i resource.Instance) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetLimit)
+	defer cancel()
+	// A running backup would keep its capture after this. Who deletes need not
+	// wait for it: purge comes here again.
+	unlock, err := s.disks.lock(ctx, i.Disk)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	s.dropCaptures(ctx, i)
+}
+
+// forgetLimit bounds how long a request waits for captures to go.
+const forgetLimit = 10 * time.Second
+
+// dropCaptures is forgetCaptures for who holds the lock of the disk.
+func (s *Service) dropCaptures(ctx context.Context, i resource.Instance) {
+	var last []byte
+	if points, err := s.catalog.Points(ctx, i.ID); err == nil && len(points) > 0 {
+		last = points[0].CaptureBase
+	}
+	_ = capture.Forget(ctx, i.ID, i.Disk, last)
+}
+
 // purge removes a deleted instance and its points for good: first the points,
 // then its record, then the row, so that a crash in between leaves a deleted
 // instance that is purged again.
@@ -501,6 +536,7 @@ func (s *Service) purge(ctx context.Context, i resource.Instance, now time.Time)
 		return err
 	}
 	defer unlock()
+	s.dropCaptures(ctx, i)
 	points, err := s.catalog.Points(ctx, i.ID)
 	if err != nil {
 		return err

@@ -154,6 +154,22 @@ func TestMachineChangesUnknown(t *testing.T) {
 	}
 }
 
+func TestMachineForgets(t *testing.T) {
+	_, sources := machine(t, "qcow2", 16<<20, 1)
+	image := make([]byte, 16<<20)
+	_, mine := take(t, QEMU{Owner: "a"}, sources[0], nil, image, true)
+	_, others := take(t, QEMU{Owner: "b"}, sources[0], nil, image, true)
+	if err := Forget(context.Background(), "a", sources[0].Path, mine); err != nil {
+		t.Fatal(err)
+	}
+	if changes, _ := take(t, QEMU{Owner: "a"}, sources[0], mine, image, false); changes.Known {
+		t.Error("the record is still there")
+	}
+	if changes, _ := take(t, QEMU{Owner: "b"}, sources[0], others, image, false); !changes.Known {
+		t.Errorf("the record of another is gone: %s", changes.Reason)
+	}
+}
+
 // A machine that ends while it is read breaks the view, with a reason, and
 // another try is worth it.
 func TestMachineEndsWhileRead(t *testing.T) {

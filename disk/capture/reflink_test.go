@@ -483,3 +483,27 @@ func TestNothingOfAnAssessmentStays(t *testing.T) {
 		}
 	})
 }
+
+func TestClonesAreForgotten(t *testing.T) {
+	onClones(t, func(t *testing.T, dir string) {
+		path := filepath.Join(dir, "disk.img")
+		write(t, path, 0, make([]byte, 1<<20))
+		var tokens [][]byte
+		for _, owner := range []string{"gone", "stays"} {
+			tokens = append(tokens, keep(t, clone(t, capture.Reflink{Owner: owner}, path), "p1"))
+		}
+		moved := filepath.Join(t.TempDir(), "disk.img") // where it is now, its capture is not
+		if err := capture.Forget(t.Context(), "gone", moved, tokens[0]); err != nil {
+			t.Fatal(err)
+		}
+		if got := kept(t, dir); len(got) != 1 || got[0] != "stays.p1" {
+			t.Errorf("kept %v", got)
+		}
+		if err := capture.Forget(t.Context(), "stays", path, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got := kept(t, dir); len(got) != 0 {
+			t.Errorf("kept %v", got)
+		}
+	})
+}

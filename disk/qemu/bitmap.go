@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+
+	"github.com/diskvault/diskvault/base/problem"
 )
 
 // bitmap is the machine's record of the changes to a node.
@@ -76,6 +78,26 @@ func (m *Machine) records(ctx context.Context, d Disk) (good []string, lost int,
 		}
 	}
 	return good, lost, nil
+}
+
+// Forget removes all records of changes of the disk's owner. It waits for a Cut of
+// the machine by this process to end.
+func (m *Machine) Forget(ctx context.Context, d Disk) error {
+	select {
+	case m.cutting <- struct{}{}:
+		defer func() { <-m.cutting }()
+	case <-ctx.Done():
+		return problem.From(context.Cause(ctx))
+	}
+	all, _, err := m.records(ctx, d)
+	if err == nil {
+		var todo []action
+		for _, name := range all {
+			todo = append(todo, bitmapAction("remove", d, name))
+		}
+		err = m.transact(ctx, todo...)
+	}
+	return m.failed(err, "did not give up its record of changes")
 }
 
 // settle leaves one record of a disk: after success the new one, after a
