@@ -70,7 +70,9 @@ func (o *diskProbeOptions) say(r service.ProbeResult) {
 	}
 	o.printf("%s: %s%s, %s, %s of it allocated, format %s.\n", d.Path, kindText(d.Kind), where, size(d.Size), size(d.Allocated), d.Format)
 	var rows [][]string
-	row := func(name, format string, args ...any) { rows = append(rows, []string{name, fmt.Sprintf(format, args...)}) }
+	row := func(name, format string, args ...any) {
+		rows = append(rows, []string{name, fmt.Sprintf(format, args...)})
+	}
 	if c.Method != "" {
 		row("captured by", "%s", c.Method)
 		row("changes found by", "%s", c.Tracking)

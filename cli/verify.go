@@ -33,8 +33,9 @@ type verifyOptions struct {
 	*invocation
 	selector
 	depth
-	point string
-	fsck  bool
+	point  string
+	budget float64 // percent
+	fsck   bool
 }
 
 func newVerify(inv *invocation) *cobra.Command {
@@ -55,7 +56,8 @@ Damage is told with the points and the ranges of the disk that it costs.`,
   diskvault verify disk --read-data
   diskvault verify disk --point 2026-03-01 --read-data
   diskvault verify disk --point 2026-03-01 --fsck
-  diskvault verify --sample 5`,
+  diskvault verify --sample 5
+  diskvault verify --budget 4                  # every day: all of the store in 25 days`,
 		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.depth.check(cmd); err != nil {
@@ -64,6 +66,12 @@ Damage is told with the points and the ranges of the disk that it costs.`,
 			instance := ""
 			if len(args) == 1 {
 				instance = args[0]
+			}
+			if o.budget != 0 {
+				if instance != "" || o.readData || o.sample > 0 || o.fsck || !(o.budget > 0 && o.budget <= 100) {
+					return usageError(cmd, "--budget is a percentage from 0 to 100 of a store, and excludes a disk, --read-data, --sample and --fsck.")
+				}
+				return o.runScrub(cmd.Context())
 			}
 			if o.fsck {
 				if instance == "" || o.readData || o.sample > 0 {
@@ -75,10 +83,30 @@ Damage is told with the points and the ranges of the disk that it costs.`,
 		},
 	}
 	cmd.Flags().StringVar(&o.point, "point", "", "only this recovery point: its ID, a time, or latest")
+	cmd.Flags().Float64Var(&o.budget, "budget", 0, "read back this percentage of the store, what was read longest ago first")
 	cmd.Flags().BoolVar(&o.fsck, "fsck", false, "let the programs of its file systems check one recovery point")
 	o.depth.add(cmd)
 	o.selector.add(cmd)
 	return cmd
+}
+
+func (o *verifyOptions) runScrub(ctx context.Context) error {
+	request, err := o.selector.request(o.invocation, "")
+	if err != nil {
+		return err
+	}
+	c, err := o.client()
+	if err != nil {
+		return err
+	}
+	r, err := c.Scrub(ctx, service.ScrubRequest{StoreRequest: request.StoreRequest, Share: o.budget / 100}, o.events)
+	if err != nil {
+		return err
+	}
+	return o.print(r, func() {
+		o.printf("Read %s of %d back in %s, %s: all are whole. Of %s, %d were read back whole by now.\n",
+			plural(r.Packs, "pack"), r.Of, duration(r.DurationSeconds), size(r.Bytes), plural(r.Points, "recovery point"), r.Verified)
+	})
 }
 
 func (o *verifyOptions) runFSCK(ctx context.Context, instance string) error {

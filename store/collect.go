@@ -617,8 +617,9 @@ func (c *collector) tidy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i, n := range l.decided {
-		if i < len(l.decided)-1 {
+	// The newest decision of which the list is gone tells the collect epoch.
+	for _, n := range l.decided {
+		if n < l.swept() {
 			if err := s.bucket.Delete(ctx, sweepKey(n)); err != nil {
 				return err
 			}

@@ -197,3 +197,30 @@ func TestABaseThatIsRememberedFromBeforeItWasCompacted(t *testing.T) {
 	l.frames.drop()
 	l.holds(p, disk)
 }
+
+// A collection tidied up while its own list was there still, and took away the
+// decision that told the collect epoch: an index that was behind was not noticed.
+func TestTheCollectEpochIsToldAllTheTime(t *testing.T) {
+	l := newLab(t, CreateOptions{BlockSize: 16 << 10})
+	for n := 1; n <= 3; n++ {
+		if _, err := l.putDocument(t.Context(), sweepKey(n), seal.SweepList, listID(n), condemnedList{Number: n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.putDocument(t.Context(), condemnedKey(3), seal.Condemned, listID(3), condemnedList{Number: 3}); err != nil {
+		t.Fatal(err)
+	}
+	own, err := l.beginSession(t.Context(), sessionDocument{ID: newID(), Task: taskCollect}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.halt()
+	c := &collector{store: l.Store, session: own}
+	if err := c.tidy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	lists, err := l.condemnedLists(t.Context())
+	if err != nil || lists.swept() != 2 || len(lists.decided) != 2 {
+		t.Errorf("%+v, %v", lists, err)
+	}
+}

@@ -84,7 +84,6 @@ type simHost struct {
 	calls   int       // guarded by the world's mu
 	dead    bool      // guarded by the world's mu
 	until   time.Time // it is paused
-	slept   time.Time // when a pause of it ended last, or will end
 	speed   int
 	indexes []*simIndex
 	backups []*simIndex // older copies

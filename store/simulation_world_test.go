@@ -50,7 +50,6 @@ type simulation struct {
 	steps   int
 	started int       // tasks
 	jumped  time.Time // the last time that all were out of touch
-	last    *simHost
 
 	trace []simEvent
 	hash  uint64

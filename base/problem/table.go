@@ -80,7 +80,7 @@ const (
 	CatalogUnreachable     Code = "CatalogUnreachable"
 	CallerNotAllowed       Code = "AuthorizationFailed"
 	NoServer               Code = "NoServer"
-	SignInFailed           Code = "invalid_client"
+	SignInFailed           Code = "SignInFailed"
 	TokenInvalid           Code = "InvalidAuthenticationToken"
 	RequestUnreadable      Code = "InvalidRequestContent"
 	APIVersionMissing      Code = "MissingApiVersionParameter"
@@ -292,7 +292,7 @@ var table = []Entry{
 	{NoServer, Refused, "No server runs, which jobs that nobody waits for need.",
 		[]string{"Start one: `diskvault serve`", "Or do it at once from the command line: diskvault backup, diskvault restore."}},
 	{SignInFailed, Refused, "The program is not known, or its secret is wrong or has expired.",
-		[]string{"Check the client ID and the secret.", "Make a new secret: diskvault role create-sp NAME"}},
+		[]string{"Check the client ID and the secret.", "Make a new secret: `diskvault role create-sp NAME`"}},
 	{TokenInvalid, Refused, "The request has no token, or one that is not valid here.",
 		[]string{"Sign in again, at the authority that `diskvault role create-sp` names, and send the token with the request."}},
 	{RequestUnreadable, Usage, "The body of the request cannot be read.",
@@ -310,7 +310,7 @@ var table = []Entry{
 	{ParameterInvalid, Usage, "A parameter of the request has a value that cannot be used.",
 		[]string{"Correct the value that the message names."}},
 	{NotRegistered, Refused, "The subscription is not registered to use the resource provider.",
-		[]string{"Register it: POST /subscriptions/{id}/providers/{namespace}/register"}},
+		[]string{"Register it: `POST /subscriptions/{id}/providers/{namespace}/register`"}},
 	{TooManyRequests, Busy, "The caller sends more requests than it may.",
 		[]string{"Wait as long as the Retry-After header says, then send it again."}},
 	{DiskOptionUnsupported, Usage, "A disk or snapshot cannot be made in this way here.",

@@ -24,6 +24,9 @@ const (
 	// Collected, followed by a store's ID, holds when a server last began to
 	// collect the store.
 	Collected = "collected:"
+	// Scrubbed, followed by a store's ID, holds when a server last began to read
+	// a slice of the store back.
+	Scrubbed = "scrubbed:"
 )
 
 // Fact gives the value of a fact; empty if it was never set.

@@ -60,15 +60,15 @@ func (c Client) Instant(ctx context.Context, r InstantRequest, e Events) (Instan
 	return ask[InstantResult](ctx, c, "restore.instant", r, e)
 }
 
-// NBD offers a recovery point to NBD clients until ctx ends or the time is over.
-func (c Client) NBD(ctx context.Context, r NBDRequest, e Events) (NBDResult, error) {
-	return ask[NBDResult](ctx, c, "nbd", r, e)
-}
-
 // Mount shows a recovery point as a folder until ctx ends, the time is over or
 // somebody unmounts it.
 func (c Client) Mount(ctx context.Context, r MountRequest, e Events) (MountResult, error) {
 	return ask[MountResult](ctx, c, "mount", r, e)
+}
+
+// NBD offers a recovery point to NBD clients until ctx ends or the time is over.
+func (c Client) NBD(ctx context.Context, r NBDRequest, e Events) (NBDResult, error) {
+	return ask[NBDResult](ctx, c, "nbd", r, e)
 }
 
 // ListFiles lists a folder of a recovery point, or its volumes.
@@ -158,6 +158,11 @@ func (c Client) CollectStore(ctx context.Context, r CollectRequest, e Events) (C
 // CopyStore copies recovery points to another store.
 func (c Client) CopyStore(ctx context.Context, r CopyStoreRequest, e Events) (CopyStoreResult, error) {
 	return ask[CopyStoreResult](ctx, c, "store.copy", r, e)
+}
+
+// Scrub reads a part of a store back: what was read longest ago.
+func (c Client) Scrub(ctx context.Context, r ScrubRequest, e Events) (ScrubResult, error) {
+	return ask[ScrubResult](ctx, c, "store.scrub", r, e)
 }
 
 // RebuildIndex makes the local index of a store anew.

@@ -16,6 +16,7 @@ import (
 	"github.com/diskvault/diskvault/control/resource"
 	"github.com/diskvault/diskvault/control/retention"
 	"github.com/diskvault/diskvault/control/schedule"
+	enginekeep "github.com/diskvault/diskvault/engine/upkeep"
 )
 
 // ServeOptions say what a server does by itself.
@@ -24,8 +25,11 @@ type ServeOptions struct {
 	// Schedule makes it decide on backups and expiries as well. Several
 	// servers of one database may do so at a time.
 	Schedule bool
-	Every    time.Duration // between two looks; 0: 15 seconds
-	Trouble  func(error)   // hears what went wrong and is tried again; nil: nobody does
+	// Scrub is the share of each store that is read back in a day, 0 to 1;
+	// negative: nothing is.
+	Scrub   float64
+	Every   time.Duration // between two looks; 0: 15 seconds
+	Trouble func(error)   // hears what went wrong and is tried again; nil: nobody does
 }
 
 // Serve runs queued jobs and carries out schedules until ctx ends; then running
@@ -76,6 +80,9 @@ func (s *Service) Serve(ctx context.Context, o ServeOptions, grace time.Duration
 				upkeep.Go(func() {
 					defer collecting.Unlock()
 					if err := s.CollectDue(ctx, time.Now()); err != nil && ctx.Err() == nil {
+						o.Trouble(err)
+					}
+					if err := s.ScrubDue(ctx, cmp.Or(o.Scrub, enginekeep.DefaultScrubShare), time.Now()); err != nil && ctx.Err() == nil {
 						o.Trouble(err)
 					}
 				})

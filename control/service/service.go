@@ -158,6 +158,7 @@ var operations = map[string]struct {
 	"store.show":            {typed((*Service).showStore), false, false},
 	"store.check":           {typed((*Service).checkStore), true, false},
 	"store.collect":         {typed((*Service).collectStore), true, false},
+	"store.scrub":           {typed((*Service).scrub), true, false},
 	"store.heal":            {typed((*Service).healStore), true, false},
 	"store.copy":            {typed((*Service).copyStore), true, false},
 	"store.rebuild-index":   {typed((*Service).rebuildIndex), true, false},
