@@ -68,8 +68,8 @@ var Matrix = []Row{
 		Text: "It is refused if anything is written to it while it is read.", Remedy: "Freeze it with fsfreeze, mount it read-only, or use an image on XFS or btrfs."},
 	{Area: "Point in time", Configuration: "device shared by hosts, or without counters (iostats=0)", Answer: No, Code: problem.SourceInUse,
 		Text: "This host does not see every write to it.", Remedy: "Switch the counters on, or accept an inconsistent copy with --allow-inconsistent."},
-	{Area: "Point in time", Configuration: "several disks of one QEMU machine at one moment", Answer: Yes, Text: "A consistency group; Azure has none."},
-	{Area: "Point in time", Configuration: "several disks of different machines at one moment", Answer: None, Text: "Each is protected by itself."},
+	{Area: "Point in time", Configuration: "several disks of one QEMU machine at one moment", Answer: Yes, Text: "A consistency group, by backup --group; Azure has none."},
+	{Area: "Point in time", Configuration: "several disks of different machines, or files, at one moment", Answer: None, Text: "Each is protected by itself."},
 	{Area: "Point in time", Configuration: "application-consistent", Answer: None, Text: "Points are crash-consistent; a guest agent may freeze the file systems of a QEMU machine."},
 
 	{Area: "Encryption", Configuration: "LUKS and other encryption inside the disk", Answer: Note, applies: func(c *Case) bool { return c.Source != nil && c.Source.Format == disk.FormatLUKS },
