@@ -99,6 +99,12 @@ func kindText(k disk.Kind) string {
 		return "an image file"
 	case disk.Block:
 		return "a block device"
+	case disk.Machine:
+		return "a disk of a running QEMU machine"
+	case disk.Ceph:
+		return "a Ceph RBD image"
+	case disk.Thin:
+		return "an LVM thin volume"
 	}
 	return "a disk of the kind " + string(k)
 }

@@ -63,7 +63,7 @@ func (o *pointsOptions) run(ctx context.Context) error {
 				state = "inconsistent"
 			}
 			if p.Group != nil {
-				state = fmt.Sprintf("with group %s%s", p.Group.ID[:8], missing(p.Group))
+				state += fmt.Sprintf(", with group %s%s", p.Group.ID[:8], missing(p.Group))
 			}
 			var tiers []string
 			for _, at := range p.Placements {
