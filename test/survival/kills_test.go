@@ -50,7 +50,7 @@ func TestKilledFirstUse(t *testing.T) {
 	r := chance(t)
 	for n := range number(t, "DISKVAULT_KILLS_FIRST", 8) {
 		m := newMachine(t)
-		s := &siege{machine: m, r: r, disk: newImage(t, m.path("disk.img"), 2*mib, r), was: map[string]string{}, kills: map[string]int{}}
+		s := &siege{machine: m, r: r, disk: newImage(t, m.path("disk.img"), 2*mib, r), was: map[string]string{}, kills: map[string]int{}, upkeep: upkeep{ever: map[string]string{}}}
 		shown := s.firstUse(n)
 		if shown == "" {
 			t.Fatal("no recovery key was shown by any run")
