@@ -177,6 +177,15 @@ func (x *session) renew(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		// One renewal does for both.
+		select {
+		case <-x.nudge:
+		default:
+		}
+		select {
+		case <-tick.C:
+		default:
+		}
 		_ = x.put(ctx)
 	}
 }

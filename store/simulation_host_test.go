@@ -20,7 +20,7 @@ import (
 
 const (
 	simBlock = 16 << 10
-	simPack  = 4 << 10  // some frames of few blocks, which shrink well
+	simPack  = 8 << 10  // some frames of few blocks, which shrink well
 	simNodes = 80 << 10 // a full frame of nodes, and little more
 	simKinds = 24       // how many blocks there are that differ
 )

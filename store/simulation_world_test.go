@@ -48,8 +48,7 @@ type simulation struct {
 	violated error               // guarded by mu
 
 	steps   int
-	started int       // tasks
-	jumped  time.Time // the last time that all were out of touch
+	started int // tasks
 
 	trace []simEvent
 	hash  uint64
@@ -91,13 +90,19 @@ func newPlan(r *rand.Rand) simPlan {
 		}
 		return rate * r.Float64()
 	}
-	return simPlan{
+	p := simPlan{
 		tasks: 8 + r.IntN(16), together: 2 + r.IntN(4),
 		faults: rare(0.05), stalls: rare(0.03), kills: rare(0.004), pauses: rare(0.01), jumps: rare(0.03), outages: rare(0.001),
 		longest: 2 + r.IntN(len(simSpans)-1), compact: r.IntN(3) > 0, twins: r.IntN(4) == 0,
 		instances: 1 + r.IntN(3), blocks: 8 + r.IntN(600),
 		weights: [...]int{3 + r.IntN(6), r.IntN(5), 1 + r.IntN(5), r.IntN(3), r.IntN(3)},
 	}
+	if r.IntN(3) == 0 { // many collections, each of which may fall far behind
+		p.tasks, p.together, p.stalls = 20+r.IntN(12), 4+r.IntN(3), 0.02+0.08*r.Float64()
+		p.kills, p.outages, p.instances = 0, 0, 1
+		p.weights = [...]int{4, 4, 8, 0, 0}
+	}
+	return p
 }
 
 // simStore is a store of the world.
@@ -269,9 +274,6 @@ func (w *simulation) idle() {
 func (w *simulation) sleep(d time.Duration) {
 	if d > time.Minute {
 		w.note(simEvent{who: "all", op: "time", what: d.String()})
-	}
-	if d > 15*time.Minute {
-		w.jumped = time.Now()
 	}
 	time.Sleep(d)
 }
