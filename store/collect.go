@@ -395,10 +395,7 @@ func (c *collector) overtaken(ctx context.Context, number int) (bool, error) {
 		return false, err
 	}
 	c.report.Condemned = Share{}
-	if err := s.bucket.Delete(ctx, condemnedKey(number)); err != nil {
-		return true, err
-	}
-	return true, s.bucket.Delete(ctx, sweepKey(number))
+	return true, s.bucket.Delete(ctx, condemnedKey(number))
 }
 
 // due waits until the grace of a list is over and every writer heeds it. It is

@@ -117,6 +117,11 @@ func (l lists) swept() int {
 	return n
 }
 
+// sweeping tells whether a list is there that was decided.
+func (l lists) sweeping() bool {
+	return slices.ContainsFunc(l.pending, func(o bucket.Object) bool { return slices.Contains(l.decided, listNumber(o.Key)) })
+}
+
 func listNumber(key string) int {
 	n, err := strconv.Atoi(key[strings.LastIndexByte(key, '/')+1:])
 	if err != nil || len(key) < 8 {

@@ -20,14 +20,16 @@ func (s *Store) syncIndex(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n := l.swept(); n != s.swept {
+	// While a decided list is there its packs may be gone, or go: it may be the
+	// list of a collection that slept, put again after all was done.
+	swept, unsure := l.swept(), l.sweeping()
+	if s.swept != swept || unsure {
 		// What is remembered may name places that lead nowhere any more.
 		s.frames.drop()
 		s.moves.drop()
-		s.swept = n
+		s.swept = swept
 	}
-	swept := uint64(l.swept())
-	if known == swept {
+	if known == uint64(swept) && !unsure {
 		return nil
 	}
 	there := map[pack.ID]bool{}
@@ -46,5 +48,5 @@ func (s *Store) syncIndex(ctx context.Context) error {
 	if err := s.index.Forget(gone...); err != nil {
 		return err
 	}
-	return s.index.SetEpoch(swept)
+	return s.index.SetEpoch(uint64(swept))
 }

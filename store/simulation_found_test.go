@@ -224,3 +224,38 @@ func TestTheCollectEpochIsToldAllTheTime(t *testing.T) {
 		t.Errorf("%+v, %v", lists, err)
 	}
 }
+
+// A collector that slept put its list again, after all was done under the number:
+// an index that was behind took it for a collection under way.
+func TestAListThatIsPutAgainDoesNotHideTheCollectEpoch(t *testing.T) {
+	l := newLab(t, CreateOptions{BlockSize: 16 << 10})
+	points, disks := l.history(2, 500_000)
+	if err := l.DeletePoint(t.Context(), points[1].ID); err != nil {
+		t.Fatal(err)
+	}
+	behind := newSimIndex() // of another host
+	gone := map[pack.ID]bool{}
+	for id, err := range l.index.Packs() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		behind.packs[id], gone[id] = nil, true
+	}
+	if r := l.collect(CollectOptions{MaxUnused: -1}); r.Removed.Packs == 0 {
+		t.Fatal("nothing was removed")
+	}
+	if _, err := l.putDocument(t.Context(), condemnedKey(1), seal.Condemned, listID(1), condemnedList{Number: 1}); err != nil {
+		t.Fatal(err)
+	}
+	known := l.index
+	l.index = behind
+	if err := l.syncIndex(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.index = known
+	if len(behind.packs) == len(gone) {
+		t.Error("it knows packs that are gone")
+	}
+	l.collect(CollectOptions{MaxUnused: -1})
+	l.holds(points[0], disks[0])
+}
